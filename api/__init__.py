@@ -1,0 +1,1 @@
+"""The contract: everything that crosses a wire or a bucket, and nothing else."""

@@ -1,0 +1,251 @@
+"""The bucket port: object storage with conditional writes, over obstore (memory, file, S3).
+
+Everything two processes may write at the same time goes through `create` (create-if-absent) or `replace` (compare-and-swap).
+"""
+
+import errno
+import fcntl
+import os
+import shutil
+import threading
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import obstore
+from obstore.exceptions import AlreadyExistsError, BaseError, PreconditionError
+from obstore.store import LocalStore, MemoryStore, S3Store
+
+from api import keys
+from api.errors import (
+    AlreadyExists,
+    BadRequest,
+    BucketError,
+    BucketUnavailable,
+    EtagMismatch,
+    KeyMissing,
+    NoConditionalWrites,
+    OutOfSpace,
+    SolfaError,
+)
+
+Store = LocalStore | MemoryStore | S3Store
+
+
+@dataclass(frozen=True)
+class Blob:
+    """An object's bytes and the tag that `replace` compares."""
+
+    data: bytes
+    etag: str
+
+
+@dataclass(frozen=True)
+class Entry:
+    """An object in a listing; `size` in bytes."""
+
+    key: str
+    size: int
+    modified: datetime
+
+
+class Bucket:
+    """Objects by key. Safe to use from many threads. Every failure is a BucketError."""
+
+    def __init__(self, store: Store, url: str) -> None:
+        self._store = store
+        self.url = url
+
+    def get(self, key: str) -> Blob:
+        """Raises KeyMissing."""
+        with _translated(key):
+            answer = obstore.get(self._store, key)
+            return Blob(bytes(answer.bytes()), _etag(answer.meta))
+
+    def find(self, key: str) -> Blob | None:
+        """As `get`, with None for a missing key."""
+        try:
+            return self.get(key)
+        except KeyMissing:
+            return None
+
+    def exists(self, key: str) -> bool:
+        try:
+            with _translated(key):
+                obstore.head(self._store, key)
+        except KeyMissing:
+            return False
+        return True
+
+    def put(self, key: str, data: bytes) -> str:
+        """Write, whatever was there. Returns the etag."""
+        with _translated(key):
+            return _etag(obstore.put(self._store, key, data))
+
+    def create(self, key: str, data: bytes) -> str:
+        """Write only if the key is absent. Returns the etag; raises AlreadyExists."""
+        with _translated(key):
+            return _etag(obstore.put(self._store, key, data, mode="create"))
+
+    def replace(self, key: str, data: bytes, etag: str) -> str:
+        """Write only if the object still has `etag`. Returns the new etag; raises EtagMismatch, also for a missing key."""
+        try:
+            with _translated(key):
+                return _etag(obstore.put(self._store, key, data, mode={"e_tag": etag}))
+        except (AlreadyExists, KeyMissing) as error:  # S3: 409 for a write at the same moment, 404 for a deleted key
+            raise EtagMismatch(f"{key} was changed by somebody else.") from error
+
+    def update(self, key: str, change: Callable[[bytes | None], bytes], tries: int = 10) -> None:
+        """Read, change and write back until no one else wrote in between."""
+        for _ in range(tries):
+            blob = self.find(key)
+            try:
+                if blob is None:
+                    self.create(key, change(None))
+                else:
+                    self.replace(key, change(blob.data), blob.etag)
+                return
+            except (AlreadyExists, EtagMismatch):
+                continue
+        raise BucketUnavailable(f"{key} was changed {tries} times while it was being updated; try again.")
+
+    def list(self, prefix: str) -> Iterator[Entry]:
+        """Objects under `prefix` (which ends in a slash, or is empty), in no particular order."""
+        with _translated(prefix):
+            for batch in obstore.list(self._store, prefix=prefix or None):
+                for meta in batch:
+                    yield Entry(meta["path"], meta["size"], meta["last_modified"])
+
+    def delete(self, key: str) -> None:
+        """Remove; a missing key is not an error."""
+        try:
+            with _translated(key):
+                obstore.delete(self._store, key)
+        except KeyMissing:
+            pass
+
+    def delete_prefix(self, prefix: str) -> None:
+        for entry in list(self.list(prefix)):
+            self.delete(entry.key)
+
+    def upload(self, key: str, path: Path) -> None:
+        """Write a file's content, in parts when it is large."""
+        with _translated(key):
+            obstore.put(self._store, key, path)
+
+    def download(self, key: str, path: Path) -> None:
+        """Write an object's content to `path`, whole or not at all."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
+        try:
+            with _translated(key), partial.open("wb") as file:
+                for chunk in obstore.get(self._store, key).stream():
+                    file.write(chunk)
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
+
+    def local_path(self, key: str) -> Path | None:
+        """Where the object lies on this machine's disk, if it does: readers may map it, writers may write below a prefix of their own."""
+        return None
+
+    def probe(self) -> None:
+        """Check that conditional writes are honoured. Raises NoConditionalWrites, or what the bucket failed with."""
+        key = keys.probe(uuid.uuid4().hex)
+        try:
+            etag = self.create(key, b"1")
+            self._expect_refusal(lambda: self.create(key, b"2"), "create-if-absent")
+            self.replace(key, b"3", etag)
+            self._expect_refusal(lambda: self.replace(key, b"4", etag), "replace-if-unchanged")
+        finally:
+            self.delete(key)
+
+    def _expect_refusal(self, write: Callable[[], str], what: str) -> None:
+        try:
+            write()
+        except (AlreadyExists, EtagMismatch):
+            return
+        raise NoConditionalWrites(
+            f"The bucket {self.url} ignores {what}, so two writers could both succeed; use one that honours conditional writes."
+        )
+
+
+class FileBucket(Bucket):
+    """A folder. obstore writes and creates atomically; compare-and-swap, which it lacks for files, is done under a lock."""
+
+    def __init__(self, root: Path) -> None:
+        with _translated(str(root)):
+            root.mkdir(parents=True, exist_ok=True)
+            super().__init__(LocalStore(root), root.absolute().as_uri())
+        self.root = root.absolute()
+        self._lock_path = self.root.with_name(f".{self.root.name}.lock")  # beside the folder, so that no listing shows it
+        self._threads = threading.Lock()
+
+    def replace(self, key: str, data: bytes, etag: str) -> str:
+        with _translated(key), self._threads, self._lock_path.open("a") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            blob = self.find(key)
+            if blob is None or blob.etag != etag:
+                raise EtagMismatch(f"{key} was changed by somebody else.")
+            return self.put(key, data)
+
+    def local_path(self, key: str) -> Path | None:
+        return self.root / key
+
+    def delete_prefix(self, prefix: str) -> None:
+        with _translated(prefix):
+            shutil.rmtree(self.root / prefix, ignore_errors=True)
+
+
+def open_bucket(url: str, options: Mapping[str, Any] | None = None) -> Bucket:
+    """The bucket at `file:///folder`, `memory://` (this process only) or `s3://name/prefix`.
+
+    `options` are obstore's S3 settings (endpoint, region, access_key_id, ...). Raises BadRequest for another scheme.
+    """
+    parts = urlsplit(url)
+    if parts.scheme == "file":
+        return FileBucket(Path(unquote(parts.path)))
+    if parts.scheme == "memory":
+        return Bucket(MemoryStore(), url)
+    if parts.scheme == "s3":
+        with _translated(url):
+            return Bucket(S3Store.from_url(url, **(options or {})), url)
+    raise BadRequest(f"A bucket is file:///folder, s3://name/prefix or memory://, not {url!r}.")
+
+
+def _etag(answer: Any) -> str:
+    tag = answer["e_tag"]
+    if tag is None:
+        raise NoConditionalWrites("The bucket gives its objects no ETag, so a write cannot be made conditional.")
+    return str(tag)
+
+
+@contextmanager
+def _translated(key: str) -> Iterator[None]:
+    """obstore's and the operating system's errors as ours, in one sentence."""
+    try:
+        yield
+    except SolfaError:
+        raise
+    except FileNotFoundError as error:  # obstore raises it for a missing key
+        raise KeyMissing(f"There is no object {key}.") from error
+    except AlreadyExistsError as error:
+        raise AlreadyExists(f"{key} exists already.") from error
+    except PreconditionError as error:
+        raise EtagMismatch(f"{key} was changed by somebody else.") from error
+    except PermissionError as error:
+        raise BucketError(f"The bucket refuses access to {key}; check its permissions.") from error
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise OutOfSpace(f"The disk is full: {key} was not written. Free some space and retry.") from error
+        raise BucketUnavailable(f"The bucket did not answer for {key}: {os.strerror(error.errno or 0)}.") from error
+    except BaseError as error:
+        first_line = str(error).partition("\n")[0]
+        if "os error 28" in str(error) or "StorageFull" in str(error):
+            raise OutOfSpace(f"The disk is full: {key} was not written. Free some space and retry.") from error
+        raise BucketUnavailable(f"The bucket did not answer for {key}: {first_line}.") from error

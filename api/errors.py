@@ -1,0 +1,146 @@
+"""Every failure Solfa names, as one tree, so that each gets one code, one HTTP status and one decision to retry.
+
+SolfaError
+├── SpecError                    invalid_spec            422  every problem of a spec at once
+├── NotFound                     not_found               404
+├── Conflict                     conflict                409
+│   ├── NameTaken                name_taken              409
+│   ├── IdempotencyMismatch      idempotency_mismatch    422  same key, other body
+│   └── StaleVersion             stale_version           412  the record moved on (compare-and-swap lost)
+├── NotReady                     not_ready               409  a result that is not there yet, and why
+├── BadRequest                   bad_request             400
+├── DataError                    bad_data                422  unreadable, empty or too small a source
+├── NonFiniteLoss                non_finite_loss         500  NaN or inf while training
+├── BucketError                  bucket_error            502
+│   ├── BucketUnavailable        bucket_unavailable      503  retryable
+│   ├── KeyMissing               key_missing             404
+│   ├── AlreadyExists            already_exists          409  create-if-absent lost
+│   ├── EtagMismatch             etag_mismatch           412  replace-if-unchanged lost
+│   ├── OutOfSpace               out_of_space            507
+│   └── NoConditionalWrites      no_conditional_writes   500
+├── StoreError                   store_error             500
+│   ├── StoreUnavailable         store_unavailable       503  retryable: locked, restarting, unreachable
+│   ├── StoreTooNew              store_too_new           500
+│   └── StaleFence               stale_fence             409  a lease that another reconciler now holds
+├── LaunchError                  launch_error            502
+│   ├── LaunchRejected           launch_rejected         422  refused for good
+│   └── ClusterUnavailable       cluster_unavailable     503  retryable
+└── ServiceUnreachable           service_unreachable     503  retryable: the client could not reach the service
+"""
+
+from typing import Any, ClassVar
+
+
+class SolfaError(Exception):
+    """The root. `message` is one sentence that says what is wrong and what to do."""
+
+    code: ClassVar[str] = "internal"
+    status: ClassVar[int] = 500
+    retryable: ClassVar[bool] = False
+
+    def __init__(self, message: str, **extra: Any) -> None:
+        super().__init__(message)
+        self.message = message
+        self.extra = extra  # members of the problem document beside the standard ones
+
+
+class SpecError(SolfaError):
+    """A spec that cannot be run; `extra["problems"]` lists every `api.spec.Problem` as a mapping."""
+
+    code, status = "invalid_spec", 422
+
+
+class NotFound(SolfaError):
+    code, status = "not_found", 404
+
+
+class Conflict(SolfaError):
+    code, status = "conflict", 409
+
+
+class NameTaken(Conflict):
+    code = "name_taken"
+
+
+class IdempotencyMismatch(Conflict):
+    code, status = "idempotency_mismatch", 422
+
+
+class StaleVersion(Conflict):
+    code, status = "stale_version", 412
+
+
+class NotReady(SolfaError):
+    code, status = "not_ready", 409
+
+
+class BadRequest(SolfaError):
+    code, status = "bad_request", 400
+
+
+class DataError(SolfaError):
+    code, status = "bad_data", 422
+
+
+class NonFiniteLoss(SolfaError):
+    code = "non_finite_loss"
+
+
+class BucketError(SolfaError):
+    code, status = "bucket_error", 502
+
+
+class BucketUnavailable(BucketError):
+    code, status, retryable = "bucket_unavailable", 503, True
+
+
+class KeyMissing(BucketError):
+    code, status = "key_missing", 404
+
+
+class AlreadyExists(BucketError):
+    code, status = "already_exists", 409
+
+
+class EtagMismatch(BucketError):
+    code, status = "etag_mismatch", 412
+
+
+class OutOfSpace(BucketError):
+    code, status = "out_of_space", 507
+
+
+class NoConditionalWrites(BucketError):
+    code, status = "no_conditional_writes", 500
+
+
+class StoreError(SolfaError):
+    code = "store_error"
+
+
+class StoreUnavailable(StoreError):
+    code, status, retryable = "store_unavailable", 503, True
+
+
+class StoreTooNew(StoreError):
+    code = "store_too_new"
+
+
+class StaleFence(StoreError):
+    code, status = "stale_fence", 409
+
+
+class LaunchError(SolfaError):
+    code, status = "launch_error", 502
+
+
+class LaunchRejected(LaunchError):
+    code, status = "launch_rejected", 422
+
+
+class ClusterUnavailable(LaunchError):
+    code, status, retryable = "cluster_unavailable", 503, True
+
+
+class ServiceUnreachable(SolfaError):
+    code, status, retryable = "service_unreachable", 503, True

@@ -1,0 +1,53 @@
+"""What a stage runs on, and how often it may try."""
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from api.spec.base import Part
+
+
+class Replicas(Part):
+    """Machines (pods) of an elastic stage."""
+
+    min: int = Field(default=1, ge=1)
+    max: int = Field(default=1, ge=1)
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.max < self.min:
+            raise ValueError(f"max ({self.max}) is below min ({self.min})")
+        return self
+
+
+class Compute(Part):
+    """One stage's machines."""
+
+    replicas: Replicas = Replicas()
+    processes: int = Field(default=1, ge=1)
+    """Processes a replica; on GPUs, one a GPU."""
+    cpus: float = Field(default=1.0, gt=0)
+    """CPU cores a replica."""
+    memory_mb: int = Field(default=4096, ge=64)
+    """Memory a replica, in MiB."""
+    gpus: int = Field(default=0, ge=0)
+    """GPUs a replica."""
+    parallelism: Literal["ddp", "fsdp"] = "ddp"
+    """Replicated, or sharded with FSDP2."""
+    retries: int = Field(default=3, ge=0, le=100)
+    """Attempts after the first that a failing program may use; preemption and lost nodes use none."""
+    deadline_seconds: int | None = Field(default=None, ge=1)
+    """From the stage's first launch; past it the stage fails. None: no deadline."""
+    stall_seconds: int = Field(default=1800, ge=10)
+    """Without a report for so long, a running attempt is ended and tried again."""
+
+
+class StageCompute(Part):
+    """Compute for each kind of stage; what is left out is as `default`."""
+
+    default: Compute = Compute()
+    prepare: Compute | None = None
+    reference: Compute | None = None
+    proxy: Compute | None = None
+    main: Compute | None = None
+    evaluate: Compute | None = None

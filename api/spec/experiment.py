@@ -1,0 +1,79 @@
+"""ExperimentSpec: what a person posts."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from api.domains import DomainName
+from api.spec.base import Part
+from api.spec.compute import Compute, StageCompute
+from api.spec.doremi import Comparison, Doremi
+from api.spec.models import Model, Models
+from api.spec.sources import TOKENISED_SOURCES, Domain
+from api.spec.tokenizer import Pretokenized, Tokenizer, TrainedTokenizer
+from api.spec.training import StageTraining, Training
+from api.stages import StageKind
+
+ExperimentName = Annotated[str, Field(pattern=r"^[a-z]([a-z0-9-]{0,38}[a-z0-9])?$")]
+
+
+class ExperimentSpec(Part):
+    """A search for a data mixture: the data, the models, how they train, what is compared, and what it runs on."""
+
+    name: ExperimentName
+    """Lower-case letters, digits and dashes, at most 40; unique in the service."""
+    description: str = ""
+    """For people: what this run is meant to show, and why its numbers are what they are."""
+    domains: dict[DomainName, Domain] = Field(min_length=1)
+    """Named sources of text."""
+    tokenizer: Tokenizer = TrainedTokenizer()
+    sequence_length: int = Field(default=1024, ge=8)
+    """Tokens a sequence that the model predicts (rows hold one more)."""
+    models: Models
+    training: StageTraining
+    doremi: Doremi = Doremi()
+    comparison: Comparison = Comparison()
+    compute: StageCompute = StageCompute()
+    adopt: Literal["same_digest", "never"] = "same_digest"
+    """Whether a stage takes over the result of a finished one that had the same inputs, or always runs afresh."""
+
+    @model_validator(mode="after")
+    def _is_consistent(self) -> Self:
+        weights = self.doremi.reference_weights
+        if isinstance(weights, dict):
+            if missing := sorted(set(self.domains) - set(weights)):
+                raise ValueError(f"doremi.reference_weights lacks {', '.join(missing)}")
+            if unknown := sorted(set(weights) - set(self.domains)):
+                raise ValueError(f"doremi.reference_weights names no domain of the spec: {', '.join(unknown)}")
+            if any(value < 0 for value in weights.values()) or sum(weights.values()) <= 0:
+                raise ValueError("doremi.reference_weights must not be negative, and not all zero")
+        tokenised = {name for name, domain in self.domains.items() if isinstance(domain.source, TOKENISED_SOURCES)}
+        if isinstance(self.tokenizer, Pretokenized) and (text := sorted(set(self.domains) - tokenised)):
+            raise ValueError(f"tokenizer is `pretokenized`, but these domains are text: {', '.join(text)}")
+        if isinstance(self.tokenizer, TrainedTokenizer) and tokenised:
+            raise ValueError(f"these domains are tokenised already, so a tokenizer cannot be trained: {', '.join(sorted(tokenised))}")
+        if len(set(self.comparison.mixtures)) != len(self.comparison.mixtures):
+            raise ValueError("comparison.mixtures names a mixture twice")
+        return self
+
+    @property
+    def domain_names(self) -> list[str]:
+        """In canonical order: the order of every vector over domains."""
+        return sorted(self.domains)
+
+    def model_for(self, kind: StageKind) -> Model:
+        large = kind in (StageKind.MAIN, StageKind.BASELINE)
+        return self.models.main or self.models.proxy if large else self.models.proxy
+
+    def training_for(self, kind: StageKind) -> Training:
+        """Of a stage that trains; an `evaluate` stage takes its batch and precision from `main`."""
+        if kind is StageKind.REFERENCE:
+            return self.training.reference or self.training.proxy
+        if kind in (StageKind.MAIN, StageKind.BASELINE, StageKind.EVALUATE):
+            return self.training.main or self.training.proxy
+        return self.training.proxy
+
+    def compute_for(self, kind: StageKind) -> Compute:
+        field = StageKind.MAIN if kind is StageKind.BASELINE else kind
+        chosen: Compute | None = getattr(self.compute, field.value)
+        return chosen or self.compute.default

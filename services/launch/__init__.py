@@ -1,0 +1,1 @@
+"""Launching: the only importer of torchx and kubernetes."""

@@ -1,0 +1,75 @@
+"""The Cluster port: what the reconciler and the log routes ask of whatever runs attempts."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Protocol
+
+from api.stage_config import StageConfig
+
+
+class AppPhase(StrEnum):
+    """What a cluster says of an app; total: whatever it says maps to one of these."""
+
+    ABSENT = "absent"
+    PENDING = "pending"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True)
+class AppStatus:
+    """One look at an app."""
+
+    phase: AppPhase
+    workers_up: int = 0
+    message: str = ""
+    """One sentence: why it waits or failed, as far as the cluster knows."""
+    exit_code: int | None = None
+    """Of the first process that failed."""
+    lost: bool = False
+    """Ended by the platform (preempted, evicted, node or supervisor lost), not by its program."""
+
+
+@dataclass(frozen=True)
+class LaunchRequest:
+    """What is launched: an app's name and the attempt it serves."""
+
+    app: str
+    config_key: str
+    """Bucket key of the StageConfig."""
+    config: StageConfig
+
+
+class Cluster(Protocol):
+    """Every call is idempotent by the app's name. Raises LaunchRejected (for good) or ClusterUnavailable (try again)."""
+
+    def launch(self, request: LaunchRequest) -> None:
+        """Start the app, or find it started by an earlier call with the same request."""
+
+    def render(self, request: LaunchRequest) -> dict[str, Any]:
+        """Exactly what `launch` would create, as JSON-able data."""
+
+    def status(self, app: str) -> AppStatus:
+        """ABSENT for an app that is not there."""
+
+    def cancel(self, app: str) -> None:
+        """Ask the app to end (SIGTERM, then SIGKILL after its grace) and leave nothing running; an absent app is fine."""
+
+    def remove(self, app: str) -> None:
+        """Forget an ended app and what it left on the cluster; an absent app is fine."""
+
+    def apps(self) -> list[str]:
+        """Names of all apps of this service."""
+
+    def logs(self, app: str, tail: int | None = None) -> list[str]:
+        """The last `tail` lines of all its processes, or all; [] for an absent app."""
+
+    def follow(self, app: str) -> Iterator[str]:
+        """Lines from the beginning, as they come, until the app ends."""
+
+    def close(self) -> None:
+        """Let go of what this process holds. Apps run on."""

@@ -1,0 +1,102 @@
+"""The ExperimentStore port: records with compare-and-swap, events, a lease with fencing, idempotency keys."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Protocol
+
+from api.experiment import Experiment, ExperimentPhase
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something that happened to an experiment; `id` rises strictly over all experiments and is the SSE id."""
+
+    id: int
+    experiment_id: str
+    at: datetime
+    kind: str
+    """`experiment_created`, `stage_changed`, `attempt_launched`, `cancel_requested`, `retry_requested`, `experiment_finished`."""
+    stage: str | None
+    data: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class NewEvent:
+    """An event to be stored in the same transaction as the record it tells of."""
+
+    kind: str
+    stage: str | None = None
+    data: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class Page:
+    """Experiments, newest first; `next_cursor` is None on the last page."""
+
+    experiments: list[Experiment]
+    next_cursor: str | None
+
+
+@dataclass(frozen=True)
+class Idempotent:
+    """An Idempotency-Key and the sha256 of the request that used it."""
+
+    key: str
+    request_sha256: str
+
+
+@dataclass(frozen=True)
+class Lease:
+    """The right to reconcile; `token` rises each time the holder changes, and guards every write of the reconciler."""
+
+    holder: str
+    token: int
+    expires_at: datetime
+
+
+class ExperimentStore(Protocol):
+    """Raises StoreUnavailable (locked, restarting), StoreTooNew; NotFound where a record is named that is not there."""
+
+    def create(self, experiment: Experiment, idempotent: Idempotent | None, at: datetime) -> Experiment:
+        """Store a new record with its `experiment_created` event and idempotency key, in one transaction.
+
+        A key used before with the same request returns the record it made; with another, raises IdempotencyMismatch.
+        Raises NameTaken.
+        """
+
+    def get(self, name_or_id: str) -> Experiment: ...
+
+    def page(self, limit: int, cursor: str | None = None, phase: ExperimentPhase | None = None, name_prefix: str | None = None) -> Page: ...
+
+    def live(self) -> list[Experiment]:
+        """Every experiment whose phase is not terminal, oldest first."""
+
+    def replace(self, experiment: Experiment, events: list[NewEvent], at: datetime, fence: int | None = None) -> Experiment:
+        """Compare-and-swap: store `experiment` (whose `version` is the one that was read) with version + 1, and its events.
+
+        Raises StaleVersion when the stored version differs, StaleFence when `fence` is not the current lease's token.
+        """
+
+    def delete(self, experiment_id: str) -> None:
+        """Remove the record, its events and its idempotency keys."""
+
+    def find_result(self, digest: str) -> tuple[str, str] | None:
+        """(experiment id, result key) of a stage that succeeded with this digest, of any experiment; None: there is none."""
+
+    def adopters(self, experiment_id: str) -> dict[str, list[str]]:
+        """Result keys of this experiment that stages of others adopted, with the others' names."""
+
+    def events(self, experiment_id: str | None, after: int, limit: int) -> list[Event]: ...
+
+    def acquire_lease(self, holder: str, seconds: float, now: datetime) -> Lease | None:
+        """Take or renew the lease; None while another holder's has not expired."""
+
+    def release_lease(self, lease: Lease) -> None: ...
+
+    def counts(self) -> dict[str, dict[str, int]]:
+        """For metrics: {"experiments": {phase: n}, "stages": {phase: n}, "attempts": {reason or "live": n}}."""
+
+    def ping(self) -> None:
+        """Raises StoreUnavailable when the database does not answer."""
+
+    def close(self) -> None: ...
