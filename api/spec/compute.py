@@ -11,7 +11,9 @@ class Replicas(Part):
     """Machines (pods) of an elastic stage."""
 
     min: int = Field(default=1, ge=1)
+    """Training goes on while so many are there."""
     max: int = Field(default=1, ge=1)
+    """So many are asked for."""
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
@@ -24,6 +26,7 @@ class Compute(Part):
     """One stage's machines."""
 
     replicas: Replicas = Replicas()
+    """Machines; one on a laptop."""
     processes: int = Field(default=1, ge=1)
     """Processes a replica; on GPUs, one a GPU."""
     cpus: float = Field(default=1.0, gt=0)
@@ -46,8 +49,10 @@ class StageCompute(Part):
     """Compute for each kind of stage; what is left out is as `default`."""
 
     default: Compute = Compute()
+    """For every kind that is not named."""
     prepare: Compute | None = None
     reference: Compute | None = None
     proxy: Compute | None = None
     main: Compute | None = None
+    """Of `main` and every `baseline`."""
     evaluate: Compute | None = None

@@ -27,13 +27,19 @@ class ExperimentSpec(Part):
     domains: dict[DomainName, Domain] = Field(min_length=1)
     """Named sources of text."""
     tokenizer: Tokenizer = TrainedTokenizer()
+    """What turns text into ids."""
     sequence_length: int = Field(default=1024, ge=8)
     """Tokens a sequence that the model predicts (rows hold one more)."""
     models: Models
+    """The shapes of the proxy and of the large model."""
     training: StageTraining
+    """Steps, batch, optimiser and schedule of each kind of stage."""
     doremi: Doremi = Doremi()
+    """The search itself."""
     comparison: Comparison = Comparison()
+    """What the weights are compared with."""
     compute: StageCompute = StageCompute()
+    """What each kind of stage runs on."""
     adopt: Literal["same_digest", "never"] = "same_digest"
     """Whether a stage takes over the result of a finished one that had the same inputs, or always runs afresh."""
 

@@ -72,6 +72,7 @@ class ValidationSource(Part):
 
     type: Literal["source"] = "source"
     source: Source
+    """All of it is held out."""
 
 
 Validation = Annotated[HeldOut | ValidationSource, Field(discriminator="type")]
@@ -81,6 +82,7 @@ class Domain(Part):
     """A named source of text."""
 
     source: Source
+    """Where its text is."""
     max_epochs: float | None = Field(default=None, gt=0)
     """Never pass over the domain's data more often than this; what is over goes to the other domains. None: no cap."""
     validation: Validation = HeldOut()

@@ -22,6 +22,7 @@ class FileTokenizer(Part):
 
     type: Literal["file"] = "file"
     path: str
+    """An absolute path, or `bucket:<key>`."""
     eos_token: str = "<|endoftext|>"
     """The token appended to each document; it must be in the vocabulary."""
 
@@ -31,7 +32,9 @@ class HubTokenizer(Part):
 
     type: Literal["hub"] = "hub"
     name: str
+    """For example `EleutherAI/gpt-neox-20b`."""
     revision: str = "main"
+    """Branch, tag or commit; a commit makes the run repeatable."""
 
 
 class Pretokenized(Part):

@@ -8,10 +8,15 @@ from api.spec.base import Part
 
 
 class AdamW(Part):
+    """Adam with decoupled weight decay."""
+
     type: Literal["adamw"] = "adamw"
     beta1: float = Field(default=0.9, ge=0, lt=1)
+    """Decay of the first moment."""
     beta2: float = Field(default=0.95, ge=0, lt=1)
+    """Decay of the second moment."""
     epsilon: float = Field(default=1e-8, gt=0)
+    """Added to the root of the second moment."""
     weight_decay: float = Field(default=0.01, ge=0)
     """Decoupled; not applied to norms and biases."""
 
@@ -21,6 +26,7 @@ class Adafactor(Part):
 
     type: Literal["adafactor"] = "adafactor"
     weight_decay: float = Field(default=0.01, ge=0)
+    """Decoupled; not applied to norms and biases."""
 
 
 Optimizer = Annotated[AdamW | Adafactor, Field(discriminator="type")]
@@ -41,7 +47,9 @@ class CosineSchedule(Part):
 
     type: Literal["cosine"] = "cosine"
     warmup_fraction: float = Field(default=0.06, ge=0, lt=1)
+    """Share of the steps."""
     final_fraction: float = Field(default=0.1, ge=0, le=1)
+    """Final learning rate as a share of the peak."""
 
 
 class WarmupStableDecaySchedule(Part):
@@ -49,9 +57,11 @@ class WarmupStableDecaySchedule(Part):
 
     type: Literal["warmup_stable_decay"] = "warmup_stable_decay"
     warmup_fraction: float = Field(default=0.06, ge=0, lt=1)
+    """Share of the steps."""
     decay_fraction: float = Field(default=0.2, ge=0, le=1)
     """Share of the steps, at the end."""
     final_fraction: float = Field(default=0.0, ge=0, le=1)
+    """Final learning rate as a share of the peak."""
 
 
 Schedule = Annotated[ExponentialSchedule | CosineSchedule | WarmupStableDecaySchedule, Field(discriminator="type")]
@@ -69,7 +79,9 @@ class Training(Part):
     learning_rate: float = Field(default=1e-3, gt=0)
     """Peak."""
     optimizer: Optimizer = AdamW()
+    """AdamW, or the paper's Adafactor."""
     schedule: Schedule = ExponentialSchedule()
+    """The learning rate over the steps; default: the paper's."""
     gradient_clip: float | None = Field(default=1.0, gt=0)
     """Global norm; None: no clipping."""
     precision: Literal["float32", "bfloat16"] = "float32"
@@ -88,6 +100,7 @@ class StageTraining(Part):
     """The training of each kind of stage."""
 
     proxy: Training
+    """Of every proxy stage."""
     reference: Training | None = None
     """None: as the proxy."""
     main: Training | None = None
