@@ -1,0 +1,101 @@
+"""The tables, as SQLAlchemy Core sees them; `migrations/` makes them, and a test holds the two equal.
+
+A record lies whole in a `record` column as JSON; the other columns are what queries filter, order and count by, all computed
+in one place (`services.store.rows`) at each write. Times are microseconds since 1970, UTC: they sort, and both databases keep them exactly.
+"""
+
+from sqlalchemy import BigInteger, Column, ForeignKey, Index, Integer, MetaData, String, Table, Text, UniqueConstraint
+
+HEAD = "0001"
+"""The newest migration, so that opening an up-to-date database need not load Alembic."""
+
+metadata = MetaData()
+
+
+def _experiment() -> Column[str]:
+    return Column("experiment_id", String(16), ForeignKey("experiments.id", ondelete="CASCADE"), nullable=False)
+
+
+experiments = Table(
+    "experiments",
+    metadata,
+    Column("id", String(16), primary_key=True),
+    Column("name", String(64), nullable=False),
+    Column("phase", String(16), nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("cancel_requested_at", BigInteger),
+    Column("spec_sha256", String(64), nullable=False),
+    Column("spec_text", Text, nullable=False),
+    UniqueConstraint("name", name="experiments_name"),
+    Index("experiments_newest", "created_at", "id"),
+    Index("experiments_phase", "phase", "created_at", "id"),
+)
+
+stages = Table(
+    "stages",
+    metadata,
+    _experiment(),
+    Column("position", Integer, nullable=False),
+    Column("name", String(64), nullable=False),
+    Column("phase", String(16), nullable=False),
+    Column("digest", String(64)),
+    Column("result_key", Text),
+    Column("record", Text, nullable=False),
+    UniqueConstraint("experiment_id", "position", name="stages_position"),
+    Index("stages_phase", "phase"),
+    Index("stages_digest", "digest", "phase"),
+    Index("stages_result", "result_key"),
+)
+
+attempts = Table(
+    "attempts",
+    metadata,
+    _experiment(),
+    Column("stage", String(64), nullable=False),
+    Column("number", Integer, nullable=False),
+    Column("reason", String(32)),
+    Column("record", Text, nullable=False),
+    UniqueConstraint("experiment_id", "stage", "number", name="attempts_number"),
+    Index("attempts_reason", "reason"),
+)
+
+events = Table(
+    "events",
+    metadata,
+    Column("id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True),
+    _experiment(),
+    Column("at", BigInteger, nullable=False),
+    Column("kind", String(32), nullable=False),
+    Column("stage", String(64)),
+    Column("data", Text, nullable=False),
+    Index("events_experiment", "experiment_id", "id"),
+    sqlite_autoincrement=True,  # an id is never used twice, also after a delete
+)
+
+idempotency_keys = Table(
+    "idempotency_keys",
+    metadata,
+    Column("key", String(255), primary_key=True),
+    Column("request_sha256", String(64), nullable=False),
+    _experiment(),
+    Column("created_at", BigInteger, nullable=False),
+    Index("idempotency_keys_experiment", "experiment_id"),
+)
+
+tokens = Table(  # of callers, by hash; a service for one person on one machine issues none
+    "tokens",
+    metadata,
+    Column("name", String(64), primary_key=True),
+    Column("sha256", String(64), nullable=False, unique=True),
+    Column("created_at", BigInteger, nullable=False),
+)
+
+lease = Table(
+    "lease",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("holder", String(255), nullable=False),
+    Column("token", BigInteger, nullable=False),
+    Column("expires_at", BigInteger, nullable=False),
+)

@@ -1,0 +1,255 @@
+"""ExperimentStore over SQLAlchemy Core: SQLite on one machine, PostgreSQL in a cluster, the same statements for both."""
+
+import base64
+import binascii
+import json
+import re
+from collections import defaultdict
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import BigInteger, Connection, Engine, Row, Select, String, delete, func, insert, literal, or_, select, text, tuple_, update
+from sqlalchemy.exc import IntegrityError
+
+from api import keys
+from api.errors import BadRequest, IdempotencyMismatch, NameTaken, NotFound, StaleFence, StaleVersion
+from api.experiment import Experiment, ExperimentPhase
+from api.stages import StagePhase
+from services.store.database import LOCK_EVENTS, advisory_lock, reading, writing
+from services.store.port import Event, Idempotent, Lease, NewEvent, Page
+from services.store.rows import attempt_rows, experiment_row, from_micros, stage_rows, to_experiment, to_micros
+from services.store.schema import attempts, events, experiments, idempotency_keys, lease, stages
+
+NAME = re.compile(r"[a-z0-9-]{1,64}")  # of names and ids alike: whatever else is asked for is not there
+LARGEST = 2**63 - 1
+LIVE = [phase.value for phase in (ExperimentPhase.PENDING, ExperimentPhase.RUNNING, ExperimentPhase.CANCELLING)]
+
+
+class SqlStore:
+    """See ExperimentStore for what each method promises. Safe to use from many threads."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def create(self, experiment: Experiment, idempotent: Idempotent | None, at: datetime) -> Experiment:
+        for last_try in (False, True):
+            try:
+                return self._create(experiment, idempotent, at)
+            except IntegrityError as error:  # somebody else's key or name was committed since we looked: look again
+                if last_try:
+                    raise _name_taken(experiment.name) from error
+        raise AssertionError("unreachable")
+
+    def _create(self, experiment: Experiment, idempotent: Idempotent | None, at: datetime) -> Experiment:
+        with writing(self._engine) as connection:
+            if idempotent:
+                used = connection.execute(select(idempotency_keys).where(idempotency_keys.c.key == idempotent.key)).first()
+                if used is not None and used.request_sha256 != idempotent.request_sha256:
+                    raise IdempotencyMismatch("This Idempotency-Key was used with another request; use a new key for a new request.")
+                if used is not None:
+                    return _one(connection, experiments.c.id == used.experiment_id, experiment.name)
+            if connection.execute(select(experiments.c.id).where(experiments.c.name == experiment.name)).first():
+                raise _name_taken(experiment.name)
+            connection.execute(insert(experiments), experiment_row(experiment))
+            _write_parts(connection, experiment)
+            if idempotent:
+                row = {"key": idempotent.key, "request_sha256": idempotent.request_sha256}
+                connection.execute(insert(idempotency_keys), {**row, "experiment_id": experiment.id, "created_at": to_micros(at)})
+            _write_events(connection, experiment.id, [NewEvent("experiment_created", data={"name": experiment.name})], at)
+        return experiment
+
+    def get(self, name_or_id: str) -> Experiment:
+        if not NAME.fullmatch(name_or_id):
+            raise _not_found(name_or_id)
+        with reading(self._engine) as connection:
+            return _one(connection, or_(experiments.c.id == name_or_id, experiments.c.name == name_or_id), name_or_id)
+
+    def page(self, limit: int, cursor: str | None = None, phase: ExperimentPhase | None = None, name_prefix: str | None = None) -> Page:
+        order = (experiments.c.created_at, experiments.c.id)
+        query = select(experiments).order_by(*(column.desc() for column in order)).limit(limit + 1)
+        if cursor is not None:
+            created_at, last_id = _decode(cursor)
+            query = query.where(tuple_(*order) < tuple_(literal(created_at, BigInteger), literal(last_id, String)))
+        if phase is not None:
+            query = query.where(experiments.c.phase == phase.value)
+        if name_prefix:
+            if not NAME.fullmatch(name_prefix):
+                return Page([], None)
+            query = query.where(func.substr(experiments.c.name, 1, len(name_prefix)) == name_prefix)
+        with reading(self._engine) as connection:
+            found = _load(connection, query)
+        shown = found[:limit]
+        return Page(shown, _encode(shown[-1]) if len(found) > limit and shown else None)
+
+    def live(self) -> list[Experiment]:
+        query = select(experiments).where(experiments.c.phase.in_(LIVE)).order_by(experiments.c.created_at, experiments.c.id)
+        with reading(self._engine) as connection:
+            return _load(connection, query)
+
+    def replace(self, experiment: Experiment, events: list[NewEvent], at: datetime, fence: int | None = None) -> Experiment:
+        after = experiment.model_copy(update={"version": experiment.version + 1})
+        with writing(self._engine) as connection:
+            if fence is not None:
+                current = connection.execute(select(lease.c.token).with_for_update(read=True)).scalar_one_or_none()
+                if current != fence:
+                    raise StaleFence("Another reconciler holds the lease now; this one's write was refused.")
+            matches = (experiments.c.id == experiment.id) & (experiments.c.version == experiment.version)
+            if connection.execute(update(experiments).where(matches), experiment_row(after)).rowcount == 0:
+                if connection.execute(select(experiments.c.id).where(experiments.c.id == experiment.id)).first() is None:
+                    raise _not_found(experiment.name)
+                raise StaleVersion(f"{experiment.name} was changed by somebody else since it was read; read it again.")
+            _write_parts(connection, after)
+            _write_events(connection, experiment.id, events, at)
+        return after
+
+    def delete(self, experiment_id: str) -> None:
+        with writing(self._engine) as connection:
+            if connection.execute(delete(experiments).where(experiments.c.id == experiment_id)).rowcount == 0:
+                raise _not_found(experiment_id)
+
+    def find_result(self, digest: str) -> tuple[str, str] | None:
+        query = (
+            select(stages.c.experiment_id, stages.c.result_key)
+            .join(experiments, experiments.c.id == stages.c.experiment_id)
+            .where(stages.c.digest == digest, stages.c.phase == StagePhase.SUCCEEDED.value, stages.c.result_key.is_not(None))
+            .order_by(experiments.c.created_at, stages.c.position)
+            .limit(1)
+        )
+        with reading(self._engine) as connection:
+            row = connection.execute(query).first()
+        return (row.experiment_id, row.result_key) if row else None
+
+    def adopters(self, experiment_id: str) -> dict[str, list[str]]:
+        prefix = keys.experiment_prefix(experiment_id)
+        query = (
+            select(stages.c.result_key, experiments.c.name)
+            .join(experiments, experiments.c.id == stages.c.experiment_id)
+            .where(stages.c.result_key.startswith(prefix, autoescape=True), stages.c.experiment_id != experiment_id)
+            .distinct()
+            .order_by(stages.c.result_key, experiments.c.name)
+        )
+        found: dict[str, list[str]] = defaultdict(list)
+        with reading(self._engine) as connection:
+            for row in connection.execute(query):
+                found[row.result_key].append(row.name)
+        return dict(found)
+
+    def events(self, experiment_id: str | None, after: int, limit: int) -> list[Event]:
+        query = select(events).where(events.c.id > min(after, LARGEST)).order_by(events.c.id).limit(limit)
+        if experiment_id is not None:
+            query = query.where(events.c.experiment_id == experiment_id)
+        with reading(self._engine) as connection:
+            rows = connection.execute(query).all()
+        return [Event(row.id, row.experiment_id, from_micros(row.at), row.kind, row.stage, json.loads(row.data)) for row in rows]
+
+    def acquire_lease(self, holder: str, seconds: float, now: datetime) -> Lease | None:
+        expires_at = now + timedelta(seconds=seconds)
+        try:
+            with writing(self._engine) as connection:
+                row = connection.execute(select(lease).with_for_update()).first()
+                if row is not None and row.holder != holder and row.expires_at > to_micros(now):
+                    return None
+                token = 1 if row is None else row.token + (row.holder != holder)
+                values = {"id": 1, "holder": holder, "token": token, "expires_at": to_micros(expires_at)}
+                connection.execute(insert(lease) if row is None else update(lease), values)
+        except IntegrityError:  # the very first lease went to another
+            return None
+        return Lease(holder, token, expires_at)
+
+    def release_lease(self, held: Lease) -> None:
+        with writing(self._engine) as connection:
+            matches = (lease.c.holder == held.holder) & (lease.c.token == held.token)
+            connection.execute(update(lease).where(matches), {"expires_at": 0})
+
+    def counts(self) -> dict[str, dict[str, int]]:
+        with reading(self._engine) as connection:
+            return {
+                "experiments": _count(connection, experiments.c.phase),
+                "stages": _count(connection, stages.c.phase),
+                "attempts": _count(connection, func.coalesce(attempts.c.reason, "live")),
+            }
+
+    def ping(self) -> None:
+        with reading(self._engine) as connection:
+            connection.execute(text("SELECT 1"))
+
+    def close(self) -> None:
+        self._engine.dispose()
+
+
+def _load(connection: Connection, query: Select[Any]) -> list[Experiment]:
+    """The experiments of `query` with their parts: three statements, however many there are."""
+    rows = connection.execute(query).all()
+    ids = [row.id for row in rows]
+    stage_records: dict[str, list[str]] = defaultdict(list)
+    attempt_records: dict[str, list[tuple[str, str]]] = defaultdict(list)
+    for some in (ids[start : start + 500] for start in range(0, len(ids), 500)):  # SQLite bounds the parameters of a statement
+        parts = select(stages.c.experiment_id, stages.c.record).where(stages.c.experiment_id.in_(some))
+        for part in connection.execute(parts.order_by(stages.c.experiment_id, stages.c.position)):
+            stage_records[part.experiment_id].append(part.record)
+        tries = select(attempts.c.experiment_id, attempts.c.stage, attempts.c.record).where(attempts.c.experiment_id.in_(some))
+        for part in connection.execute(tries.order_by(attempts.c.experiment_id, attempts.c.stage, attempts.c.number)):
+            attempt_records[part.experiment_id].append((part.stage, part.record))
+    return [to_experiment(row, stage_records[row.id], attempt_records[row.id]) for row in rows]
+
+
+def _one(connection: Connection, condition: Any, called: str) -> Experiment:
+    found = _load(connection, select(experiments).where(condition))
+    if not found:
+        raise _not_found(called)
+    return next((experiment for experiment in found if experiment.id == called), found[0])  # an id wins over a name
+
+
+def _write_parts(connection: Connection, experiment: Experiment) -> None:
+    """Insert the stages and attempts that are new, update those that changed."""
+    mine = stages.c.experiment_id == experiment.id
+    old_stages = {row.name: row.record for row in connection.execute(select(stages.c.name, stages.c.record).where(mine))}
+    for name, row in stage_rows(experiment).items():
+        if name not in old_stages:
+            connection.execute(insert(stages), row)
+        elif old_stages[name] != row["record"]:
+            connection.execute(update(stages).where(mine, stages.c.name == name), row)
+    of_mine = attempts.c.experiment_id == experiment.id
+    tries = connection.execute(select(attempts.c.stage, attempts.c.number, attempts.c.record).where(of_mine))
+    old_attempts = {(row.stage, row.number): row.record for row in tries}
+    for (stage, number), row in attempt_rows(experiment).items():
+        if (stage, number) not in old_attempts:
+            connection.execute(insert(attempts), row)
+        elif old_attempts[stage, number] != row["record"]:
+            connection.execute(update(attempts).where(of_mine, attempts.c.stage == stage, attempts.c.number == number), row)
+
+
+def _write_events(connection: Connection, experiment_id: str, new: Sequence[NewEvent], at: datetime) -> None:
+    if not new:
+        return
+    advisory_lock(connection, LOCK_EVENTS)  # ids become visible in their order, so that a reader that follows misses none
+    rows = [{"experiment_id": experiment_id, "at": to_micros(at), "kind": event.kind, "stage": event.stage} for event in new]
+    connection.execute(insert(events), [{**row, "data": json.dumps(event.data or {})} for row, event in zip(rows, new, strict=True)])
+
+
+def _count(connection: Connection, column: Any) -> dict[str, int]:
+    rows: Sequence[Row[Any]] = connection.execute(select(column, func.count()).group_by(column)).all()
+    return {row[0]: row[1] for row in rows}
+
+
+def _encode(experiment: Experiment) -> str:
+    return base64.urlsafe_b64encode(f"{to_micros(experiment.created_at)}.{experiment.id}".encode()).decode().rstrip("=")
+
+
+def _decode(cursor: str) -> tuple[int, str]:
+    try:
+        created, _, experiment_id = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode().partition(".")
+        if NAME.fullmatch(experiment_id) and 0 <= int(created) <= LARGEST:
+            return int(created), experiment_id
+    except (ValueError, binascii.Error):
+        pass
+    raise BadRequest("The cursor is not one that a listing returned; start again without it.")
+
+
+def _not_found(name_or_id: str) -> NotFound:
+    return NotFound(f"There is no experiment {name_or_id}.")
+
+
+def _name_taken(name: str) -> NameTaken:
+    return NameTaken(f"There is an experiment named {name} already; choose another name, or delete that one first.")

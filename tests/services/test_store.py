@@ -1,0 +1,234 @@
+"""The store's promises: compare-and-swap, fencing, idempotency, pages; on SQLite, and on PostgreSQL where a server is at hand."""
+
+import sqlite3
+import threading
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from api import keys
+from api.errors import BadRequest, IdempotencyMismatch, NameTaken, NotFound, StaleFence, StaleVersion, StoreError, StoreUnavailable
+from api.experiment import Attempt, Experiment, ExperimentPhase
+from api.stages import StagePhase, StageReason
+from services.store import ExperimentStore, Idempotent, NewEvent, open_store
+from tests.builders import START, make_experiment
+from tests.services.postgres import postgres_url
+
+BACKENDS = ["sqlite", pytest.param("postgresql", marks=pytest.mark.xdist_group("postgresql"))]
+
+
+@pytest.fixture(params=BACKENDS)
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ExperimentStore]:
+    url = f"sqlite:///{tmp_path}/solfa.db" if request.param == "sqlite" else request.getfixturevalue("postgres")
+    opened = open_store(url)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def postgres() -> Iterator[str]:
+    yield from postgres_url()
+
+
+def numbered(number: int, **changes: object) -> Experiment:
+    experiment = make_experiment(f"x{'abcdefghij'[number % 10]}{'a' * 9}", f"run-{number}")
+    return experiment.model_copy(update={"created_at": START + timedelta(seconds=number), **changes})
+
+
+def finished(experiment: Experiment, digest: str) -> Experiment:
+    result = {"phase": StagePhase.SUCCEEDED, "digest": digest, "result_key": keys.result(experiment.id, "prepare")}
+    return experiment.with_stage(experiment.stages[0].model_copy(update=result))
+
+
+def test_a_record_comes_back_as_it_was_stored(store: ExperimentStore) -> None:
+    attempt = Attempt(number=1, app="a-1", created_at=START, reason=StageReason.WORKER_FAILED, message="It broke: ünïcode.")
+    stage = make_experiment().stages[1].model_copy(update={"attempts": (attempt,), "not_before": START, "phase": StagePhase.BACKOFF})
+    experiment = make_experiment().with_stage(stage).model_copy(update={"cancel_requested_at": START})
+    store.create(experiment, None, START)
+    assert store.get(experiment.id) == experiment
+    assert store.get(experiment.name) == experiment
+
+
+@pytest.mark.parametrize("name", ["nobody", "No Body", "a\x00b", ""])
+def test_what_is_not_there_is_not_found(store: ExperimentStore, name: str) -> None:
+    with pytest.raises(NotFound):
+        store.get(name)
+
+
+def test_a_name_is_used_once(store: ExperimentStore) -> None:
+    store.create(numbered(1), None, START)
+    with pytest.raises(NameTaken):
+        store.create(numbered(2, name="run-1"), None, START)
+
+
+def test_an_idempotency_key_makes_one_record(store: ExperimentStore) -> None:
+    first = store.create(numbered(1), Idempotent("key", "a" * 64), START)
+    again = store.create(numbered(2, name="run-1"), Idempotent("key", "a" * 64), START)
+    assert again == first
+    with pytest.raises(IdempotencyMismatch):
+        store.create(numbered(3), Idempotent("key", "b" * 64), START)
+
+
+def test_one_of_many_simultaneous_submissions_with_one_key_wins(store: ExperimentStore) -> None:
+    made: list[str] = []
+
+    def submit(number: int) -> None:
+        made.append(store.create(numbered(number, name="same"), Idempotent("key", "a" * 64), START).id)
+
+    threads = [threading.Thread(target=submit, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(made) == 8
+    assert len(set(made)) == 1
+
+
+def test_compare_and_swap_loses_no_write(store: ExperimentStore) -> None:
+    store.create(numbered(1), None, START)
+    lost: list[int] = []
+
+    def count_up() -> None:
+        for _ in range(10):
+            while True:
+                read = store.get("run-1")
+                stage = read.stages[0]
+                try:
+                    store.replace(read.with_stage(stage.model_copy(update={"retries_granted": stage.retries_granted + 1})), [], START)
+                    break
+                except StaleVersion:
+                    lost.append(1)
+
+    threads = [threading.Thread(target=count_up) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert store.get("run-1").stages[0].retries_granted == 40
+    assert store.get("run-1").version == 41
+
+
+def test_replacing_a_deleted_record_is_not_found(store: ExperimentStore) -> None:
+    record = store.create(numbered(1), Idempotent("key", "a" * 64), START)
+    store.delete(record.id)
+    with pytest.raises(NotFound):
+        store.replace(record, [], START)
+    with pytest.raises(NotFound):
+        store.delete(record.id)
+    assert store.events(None, 0, 10) == []
+    assert store.create(numbered(1), Idempotent("key", "b" * 64), START).version == 1
+
+
+def test_a_stale_fence_changes_nothing(store: ExperimentStore) -> None:
+    record = store.create(numbered(1), None, START)
+    old = store.acquire_lease("one", 10, START)
+    assert old is not None
+    assert store.acquire_lease("two", 10, START + timedelta(seconds=5)) is None
+    new = store.acquire_lease("two", 10, START + timedelta(seconds=11))
+    assert new is not None
+    assert new.token > old.token
+    with pytest.raises(StaleFence):
+        store.replace(record, [NewEvent("stage_changed")], START, fence=old.token)
+    assert store.get(record.id) == record
+    assert [event.kind for event in store.events(record.id, 0, 10)] == ["experiment_created"]
+    assert store.replace(record, [], START, fence=new.token).version == 2
+
+
+def test_a_lease_is_renewed_released_and_taken(store: ExperimentStore) -> None:
+    first = store.acquire_lease("one", 10, START)
+    renewed = store.acquire_lease("one", 10, START + timedelta(seconds=5))
+    assert first is not None
+    assert renewed is not None
+    assert renewed.token == first.token
+    store.release_lease(renewed)
+    second = store.acquire_lease("two", 10, START + timedelta(seconds=6))
+    assert second is not None
+    assert second.token == first.token + 1
+    store.release_lease(first)  # of a lease that is gone: changes nothing
+    assert store.acquire_lease("one", 10, START + timedelta(seconds=7)) is None
+
+
+def test_pages_are_newest_first_and_whole(store: ExperimentStore) -> None:
+    for number in range(7):
+        store.create(numbered(number), None, START)
+    seen, cursor = [], None
+    while True:
+        page = store.page(3, cursor)
+        seen += [experiment.name for experiment in page.experiments]
+        cursor = page.next_cursor
+        if cursor is None:
+            break
+    assert seen == [f"run-{number}" for number in reversed(range(7))]
+    assert [experiment.name for experiment in store.page(5, name_prefix="run-3").experiments] == ["run-3"]
+    assert store.page(5, name_prefix="RUN").experiments == []
+    assert store.page(5, phase=ExperimentPhase.FAILED).experiments == []
+
+
+@pytest.mark.parametrize("cursor", ["", "%", "abc", "OTk5OTk5OTk5OTk5OTk5OTk5OTk5OTkuYQ"])
+def test_an_odd_cursor_is_a_bad_request(store: ExperimentStore, cursor: str) -> None:
+    with pytest.raises(BadRequest):
+        store.page(5, cursor)
+
+
+def test_live_leaves_out_what_is_finished(store: ExperimentStore) -> None:
+    done = numbered(1)
+    done = done.model_copy(update={"stages": tuple(stage.model_copy(update={"phase": StagePhase.SUCCEEDED}) for stage in done.stages)})
+    store.create(done, None, START)
+    store.create(numbered(2), None, START)
+    assert [experiment.name for experiment in store.live()] == ["run-2"]
+    assert [experiment.name for experiment in store.page(5, phase=ExperimentPhase.SUCCEEDED).experiments] == ["run-1"]
+    assert store.counts()["experiments"] == {"succeeded": 1, "pending": 1}
+
+
+def test_a_result_is_found_by_its_digest_and_its_adopters_by_name(store: ExperimentStore) -> None:
+    donor = store.create(finished(numbered(1), "d" * 64), None, START)
+    assert store.find_result("d" * 64) == (donor.id, keys.result(donor.id, "prepare"))
+    assert store.find_result("e" * 64) is None
+    adopter = numbered(2)
+    taken = {"phase": StagePhase.SUCCEEDED, "result_key": keys.result(donor.id, "prepare")}
+    store.create(adopter.with_stage(adopter.stages[0].model_copy(update=taken)), None, START)
+    assert store.adopters(donor.id) == {keys.result(donor.id, "prepare"): ["run-2"]}
+    assert store.adopters(adopter.id) == {}
+
+
+def test_events_rise_and_are_read_from_where_one_left_off(store: ExperimentStore) -> None:
+    record = store.create(numbered(1), None, START)
+    record = store.replace(record, [NewEvent("stage_changed", "prepare", {"phase": "queued"}), NewEvent("attempt_launched")], START)
+    every = store.events(record.id, 0, 10)
+    assert [event.kind for event in every] == ["experiment_created", "stage_changed", "attempt_launched"]
+    assert every[1].data == {"phase": "queued"}
+    assert sorted({event.id for event in every}) == [event.id for event in every]
+    assert store.events(None, every[0].id, 1) == every[1:2]
+    assert store.events(None, 2**70, 1) == []
+
+
+def test_a_locked_database_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("services.store.database.BUSY_SECONDS", 0.05)
+    url = f"sqlite:///{tmp_path}/solfa.db"
+    store = open_store(url)
+    other = sqlite3.connect(tmp_path / "solfa.db")
+    other.execute("BEGIN IMMEDIATE")
+    with pytest.raises(StoreUnavailable, match="locked"):
+        store.create(numbered(1), None, START)
+    other.close()
+    store.create(numbered(1), None, START)
+    store.close()
+
+
+def test_a_file_that_is_no_database_says_so(tmp_path: Path) -> None:
+    (tmp_path / "solfa.db").write_bytes(b"not a database, by any means" * 100)
+    with pytest.raises(StoreError, match="damaged"):
+        open_store(f"sqlite:///{tmp_path}/solfa.db")
+
+
+def test_an_unreachable_server_says_so() -> None:
+    with pytest.raises(StoreUnavailable, match="did not answer"):
+        open_store("postgresql+psycopg://nobody@127.0.0.1:1/solfa")
+
+
+@pytest.mark.parametrize("url", ["", "mysql://x/y", "no-url", "sqlite+nonsense:///x"])
+def test_an_odd_address_is_a_bad_request(url: str) -> None:
+    with pytest.raises(BadRequest):
+        open_store(url)
