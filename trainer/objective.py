@@ -59,8 +59,8 @@ def weighted_loss(
     """What the proxy minimises (algorithm 1's update of theta), this micro-batch's part of it: a scalar, float32.
 
     `domain_mean`: sum_i alpha_i * S_i / n_i, so that dL / d(token NLL) = alpha_i / n_i. `token_weighted`: sum_i alpha_i S_i over
-    sum_i alpha_i n_i. S_i sums the unclipped losses. The parts of all micro-batches and ranks add up to the whole: a caller whose gradients are averaged
-    over ranks multiplies by their number.
+    sum_i alpha_i n_i. S_i sums the unclipped losses. The parts of all micro-batches and ranks add up to the whole: a caller whose
+    gradients are averaged over ranks multiplies by their number.
 
     Args:
         token_losses: [b, s] with gradient.
