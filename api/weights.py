@@ -4,8 +4,13 @@ A history is a list of segments, gzipped JSON lines: a HistoryHeader, then one W
 the train state is saved, and named in the train state's pointer, so that state and history always agree.
 """
 
+import gzip
+import zlib
+from collections.abc import Iterable
+
 from pydantic import BaseModel, ConfigDict
 
+from api.errors import DataError
 from api.spec import Objective
 
 
@@ -48,3 +53,23 @@ class WeightCheckpoint(BaseModel):
     """Unmasked tokens of each domain in the batch; 0: absent."""
     domain_losses: list[float | None]
     """Mean unclipped proxy loss of each domain in the batch, nats per token; None: absent."""
+
+
+def write_segment(header: HistoryHeader, checkpoints: Iterable[WeightCheckpoint]) -> bytes:
+    """A segment's bytes: the same for the same records, whenever they are written."""
+    lines = [header.model_dump_json(), *(checkpoint.model_dump_json() for checkpoint in checkpoints)]
+    return gzip.compress(("\n".join(lines) + "\n").encode(), mtime=0)
+
+
+def read_segment(data: bytes) -> tuple[HistoryHeader, list[WeightCheckpoint]]:
+    """What `write_segment` wrote.
+
+    Raises:
+        DataError: the bytes are cut off, or are no segment.
+    """
+    try:
+        first, *rest = gzip.decompress(data).decode().splitlines()
+        return HistoryHeader.model_validate_json(first), [WeightCheckpoint.model_validate_json(line) for line in rest]
+    except (OSError, EOFError, zlib.error, ValueError) as error:
+        reason = str(error).partition("\n")[0]
+        raise DataError(f"A segment of the weight history cannot be read ({reason}); it is damaged, or it is no segment.") from error
