@@ -37,6 +37,11 @@ def output_prefix(experiment_id: str, stage: str, attempt: int) -> str:
     return f"{stage_prefix(experiment_id, stage)}output/a{attempt}/"
 
 
+def prepared_prefix(experiment_id: str, stage: str) -> str:
+    """The prepared rows: the same bytes whichever attempt wrote them, so attempts share the place."""
+    return f"{stage_prefix(experiment_id, stage)}data/"
+
+
 def scratch_prefix(experiment_id: str, stage: str) -> str:
     """Work in progress that attempts share, such as the parts of a resumable prepare."""
     return f"{stage_prefix(experiment_id, stage)}scratch/"

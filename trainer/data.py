@@ -1,0 +1,130 @@
+"""Prepared rows as batches: memory-mapped, gathered by (domain, row), prefetched by a thread."""
+
+import queue
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from api.bucket import Bucket
+from api.errors import DataError
+from api.results import Prepared, StageResult
+from trainer.rows import ARROW_FILE, Rows, map_rows
+from trainer.sampler import Ints, MixtureSampler
+
+PREFETCH = 4  # batches ahead: enough to hide a slow page
+
+
+class PreparedData:
+    """The rows of every domain, in canonical order."""
+
+    def __init__(self, prepared: Prepared, train: list[Rows], validation: list[Rows]) -> None:
+        self.prepared, self._train, self._validation = prepared, train, validation
+        self.names = sorted(prepared.domains)
+        self.rows = [len(rows) for rows in train]
+        self.validation_rows = [len(rows) for rows in validation]
+        self.sequence_length = prepared.sequence_length
+        self.fingerprint = prepared.fingerprint
+
+    def take(self, domain_ids: Ints, row_ids: Ints) -> NDArray[np.int32]:
+        """The rows at (domain, row): [n], [n] to [n, sequence_length + 1]."""
+        out = np.empty((len(domain_ids), self.sequence_length + 1), dtype=np.int32)
+        for domain in np.unique(domain_ids):
+            here = np.flatnonzero(domain_ids == domain)
+            out[here] = self._train[domain][row_ids[here]]
+        return out
+
+    def take_validation(self, domain: int, start: int, stop: int) -> NDArray[np.int32]:
+        """Held-out rows [start, stop) of a domain."""
+        return np.asarray(self._validation[domain][start:stop])
+
+
+def open_prepared(bucket: Bucket, result: StageResult, cache: Path) -> PreparedData:
+    """Map what a prepare stage wrote; from a remote bucket it is fetched once to `cache`. Raises DataError where it does not fit."""
+    prepared = result.prepared
+    if prepared is None:
+        raise DataError(f"The result of {result.stage} holds no prepared data.")
+    sides: dict[str, list[Rows]] = {}
+    for side in ("data", "validation"):
+        folders = [f"{result.files[side]}{name}/" for name in sorted(prepared.domains)]
+        sides[side] = [map_rows(_local(bucket, folder, cache / prepared.fingerprint)) for folder in folders]
+    counts = [domain.rows for _, domain in sorted(prepared.domains.items())]
+    if [len(rows) for rows in sides["data"]] != counts:
+        raise DataError("The prepared rows are not those that the manifest counts; run the prepare stage afresh (adopt: never).")
+    return PreparedData(prepared, sides["data"], sides["validation"])
+
+
+def _local(bucket: Bucket, folder: str, cache: Path) -> Path:
+    in_place = bucket.local_path(folder)
+    if in_place is not None:
+        return in_place
+    target = cache / folder
+    if not (target / ARROW_FILE).exists():
+        bucket.download(f"{folder}{ARROW_FILE}", target / ARROW_FILE)
+    return target
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A rank's share of a global batch, and the sampler's position after it."""
+
+    rows: NDArray[np.int32]
+    """[n, sequence_length + 1]."""
+    domain_ids: Ints
+    """[n]."""
+    position: dict[str, Any]
+    epochs: NDArray[np.float64]
+    """Passes over each domain up to and with this batch, [k]."""
+
+
+class Batches:
+    """Global batches at fixed weights, cut to a rank's share, made ahead by a thread. A context manager and an endless iterator."""
+
+    def __init__(
+        self, data: PreparedData, sampler: MixtureSampler, weights: NDArray[np.float64], global_batch: int, share: tuple[int, int]
+    ) -> None:
+        """`share` is (rank, size): a rank takes every size-th row of the global batch, from its own."""
+        self._data, self._sampler, self._weights = data, sampler, weights
+        self._global_batch, self._share = global_batch, share
+        self._ready: queue.Queue[Batch | BaseException] = queue.Queue(PREFETCH)
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._work, name="prefetch", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._stopped.set()
+        while self._thread.is_alive():
+            try:
+                self._ready.get(timeout=0.05)  # makes room for a put that waits
+            except queue.Empty:
+                continue
+        self._thread.join()
+
+    def __iter__(self) -> Iterator[Batch]:
+        while True:
+            item = self._ready.get()
+            if isinstance(item, BaseException):
+                raise item
+            yield item
+
+    def _work(self) -> None:
+        try:
+            while not self._stopped.is_set():
+                self._ready.put(self._make())
+        except BaseException as error:
+            self._ready.put(error)
+
+    def _make(self) -> Batch:
+        rank, size = self._share
+        domain_ids, row_ids = self._sampler.draw(self._weights, self._global_batch)
+        mine = slice(rank, None, size)
+        rows = self._data.take(domain_ids[mine], row_ids[mine])
+        return Batch(rows, domain_ids[mine], self._sampler.state_dict(), self._sampler.epochs())

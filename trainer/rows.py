@@ -1,0 +1,100 @@
+"""Packed rows on disk: memory-mapped Arrow in the layout of `datasets.save_to_disk`, which nanotron reads as it is.
+
+A folder holds one record batch of fixed-length rows, so that the whole column is one NumPy view of the file, without a copy.
+"""
+
+import hashlib
+import json
+import shutil
+import uuid
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+from datasets import Features, List, Value
+from numpy.typing import NDArray
+
+ARROW_FILE = "data-00000-of-00001.arrow"
+Rows = NDArray[np.int32]
+
+
+class RowWriter:
+    """Packs ids into rows of a fixed length, streaming them to a raw file; `finish` turns that into an Arrow folder."""
+
+    def __init__(self, raw: Path, row_length: int) -> None:
+        raw.parent.mkdir(parents=True, exist_ok=True)
+        self._raw, self._file, self._row_length = raw, raw.open("wb"), row_length
+        self._digest = hashlib.sha256()
+        self._rest: NDArray[np.int32] = np.empty(0, dtype=np.int32)
+        self.tokens = 0
+        self.rows = 0
+
+    def add(self, ids: NDArray[np.int32]) -> None:
+        """Append one document's ids; a row that they do not fill waits for the next document, and is dropped at the end."""
+        self.tokens += len(ids)
+        self._rest = np.concatenate((self._rest, ids))
+        full = len(self._rest) // self._row_length * self._row_length
+        if full >= 64 * self._row_length:
+            self._write(full)
+
+    def finish(self, folder: Path, domain_id: int) -> str:
+        """Write the Arrow folder, whole or not at all; the sha256 of its rows."""
+        self._write(len(self._rest) // self._row_length * self._row_length)
+        self._file.close()
+        partial = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}")
+        try:
+            _write_folder(partial, self._raw, (self.rows, self._row_length), domain_id)
+            shutil.rmtree(folder, ignore_errors=True)
+            partial.rename(folder)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+            self._raw.unlink(missing_ok=True)
+        return self._digest.hexdigest()
+
+    def close(self) -> None:
+        """Give up what was not finished."""
+        self._file.close()
+        self._raw.unlink(missing_ok=True)
+
+    def _write(self, count: int) -> None:
+        data = self._rest[:count].tobytes()
+        self._file.write(data)
+        self._digest.update(data)
+        self.rows += count // self._row_length
+        self._rest = self._rest[count:]
+
+
+def _write_folder(folder: Path, raw: Path, shape: tuple[int, int], domain_id: int) -> None:
+    folder.mkdir(parents=True)
+    rows, row_length = shape
+    ids = np.memmap(raw, dtype=np.int32, mode="r", shape=(rows * row_length,)) if rows else np.empty(0, dtype=np.int32)
+    features = Features({"input_ids": List(Value("int32"), length=row_length), "domain_ids": Value("int32")})
+    schema = features.arrow_schema
+    columns = [
+        pa.FixedSizeListArray.from_arrays(pa.array(ids), row_length).cast(schema.field("input_ids").type),
+        pa.array(np.full(rows, domain_id, dtype=np.int32)),
+    ]
+    with pa.OSFile(str(folder / ARROW_FILE), "wb") as sink, pa.ipc.new_stream(sink, schema) as writer:
+        writer.write_batch(pa.record_batch(columns, schema=schema))
+    state: dict[str, object] = {
+        "_data_files": [{"filename": ARROW_FILE}],
+        "_fingerprint": hashlib.sha256(f"{domain_id}{shape}".encode()).hexdigest()[:16],
+        "_format_columns": None,
+        "_format_kwargs": {},
+        "_format_type": None,
+        "_output_all_columns": False,
+        "_split": None,
+    }
+    (folder / "state.json").write_text(json.dumps(state, indent=2, sort_keys=True))
+    (folder / "dataset_info.json").write_text(json.dumps({"features": features.to_dict()}, indent=2, sort_keys=True))
+
+
+def map_rows(folder: Path) -> Rows:
+    """All rows of a folder as one read-only view of the file, [n, row_length] int32."""
+    with pa.memory_map(str(folder / ARROW_FILE)) as source:
+        table = pa.ipc.open_stream(source).read_all()
+    column = table.column("input_ids").combine_chunks()
+    array = column.chunk(0) if isinstance(column, pa.ChunkedArray) else column
+    row_length = array.type.list_size
+    view: Rows = np.frombuffer(array.values.buffers()[1], dtype=np.int32, count=len(array) * row_length)
+    return view.reshape(len(array), row_length)

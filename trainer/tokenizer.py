@@ -1,0 +1,101 @@
+"""The tokenizer of an experiment: trained on its text, or loaded; documents end with its end-of-text token."""
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from tokenizers import Tokenizer as Backend
+from tokenizers import decoders, models, pre_tokenizers, trainers
+
+from api.bucket import Bucket
+from api.errors import DataError, SolfaError
+from api.spec import ExperimentSpec, FileTokenizer, HubTokenizer, TrainedTokenizer
+from trainer.sources import read_documents
+
+EOS = "<|endoftext|>"
+BUCKET = "bucket:"
+_HUB_EOS = (EOS, "</s>", "<eos>", "<|end_of_text|>", "<|im_end|>")
+
+
+class Encoder:
+    """Text to ids, the end-of-text id after each document."""
+
+    def __init__(self, backend: Backend, eos: str) -> None:
+        found = backend.token_to_id(eos)
+        if found is None:
+            raise DataError(f"The tokenizer has no token `{eos}` to end documents with; name one that it has as eos_token.")
+        self._backend, self.eos_token, self.eos_id = backend, eos, found
+        self.vocab_size = backend.get_vocab_size(with_added_tokens=True)
+
+    def encode(self, texts: list[str]) -> Iterator[NDArray[np.int32]]:
+        for encoding in self._backend.encode_batch(texts, add_special_tokens=False):
+            yield np.asarray([*encoding.ids, self.eos_id], dtype=np.int32)
+
+    def to_json(self) -> str:
+        return str(self._backend.to_str(pretty=False))
+
+
+def make_encoder(spec: ExperimentSpec, bucket: Bucket) -> Encoder:
+    """Train or load the spec's tokenizer. Raises DataError when it cannot be had, or does not fit."""
+    chosen = spec.tokenizer
+    if isinstance(chosen, TrainedTokenizer):
+        return Encoder(_train(_sample(spec, chosen.sample_bytes), chosen.vocab_size), EOS)
+    if isinstance(chosen, FileTokenizer):
+        return load_encoder(_read(chosen.path, bucket), chosen.eos_token, chosen.path)
+    if isinstance(chosen, HubTokenizer):
+        return _from_hub(chosen)
+    raise DataError("A spec with pretokenized sources has no tokenizer to encode text with.")
+
+
+def load_encoder(text: str, eos: str, name: str) -> Encoder:
+    """From the text of a tokenizer.json."""
+    try:
+        backend = Backend.from_str(text)
+    except Exception as error:  # `tokenizers` raises bare Exception for whatever it cannot read
+        raise DataError(f"{name} is not a usable tokenizer.json: {error}.") from error
+    backend.no_padding()
+    backend.no_truncation()
+    return Encoder(backend, eos)
+
+
+def _read(path: str, bucket: Bucket) -> str:
+    try:
+        data = bucket.get(path.removeprefix(BUCKET)).data if path.startswith(BUCKET) else Path(path).read_bytes()
+        return data.decode()
+    except (OSError, UnicodeDecodeError, SolfaError) as error:
+        raise DataError(f"The tokenizer {path} cannot be read: {error}.") from error
+
+
+def _from_hub(chosen: HubTokenizer) -> Encoder:
+    try:
+        backend = Backend.from_pretrained(chosen.name, revision=chosen.revision)
+    except Exception as error:  # `tokenizers` raises bare Exception for a missing name and a missing network alike
+        raise DataError(f"The tokenizer {chosen.name} could not be fetched: {error}. Give a tokenizer.json by path instead.") from error
+    eos = next((token for token in _HUB_EOS if backend.token_to_id(token) is not None), None)
+    if eos is None:
+        raise DataError(f"The tokenizer {chosen.name} has none of {', '.join(_HUB_EOS)}; give its tokenizer.json and eos_token instead.")
+    return load_encoder(str(backend.to_str()), eos, chosen.name)
+
+
+def _train(texts: Iterable[str], vocab_size: int) -> Backend:
+    backend = Backend(models.BPE())
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    backend.train_from_iterator(
+        texts, trainers.BpeTrainer(vocab_size=vocab_size, special_tokens=[EOS], initial_alphabet=sorted(alphabet), show_progress=False)
+    )
+    return backend
+
+
+def _sample(spec: ExperimentSpec, budget: int) -> Iterator[str]:
+    """The same number of bytes of each domain (or all it has), its files in turn."""
+    for name in spec.domain_names:
+        left = budget // len(spec.domain_names)
+        for document in read_documents(spec.domains[name].source, name, interleave=True):
+            if left <= 0:
+                break
+            text = str(document.content)[:left]  # characters are at least a byte each: never over the budget by much
+            left -= len(text.encode())
+            yield text

@@ -1,0 +1,115 @@
+"""The process's place among the others: rank, size, device, the request to stop. The only reader of the environment in this plane."""
+
+import os
+import signal
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from types import FrameType
+from typing import TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+T = TypeVar("T")
+
+
+class Interrupted(Exception):
+    """The process was asked to stop, and what was to be saved has been saved."""
+
+
+@dataclass(frozen=True)
+class World:
+    """This process among those of its attempt."""
+
+    rank: int = 0
+    size: int = 1
+    local_rank: int = 0
+    local_size: int = 1
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    restarts: int = 0
+    """Elastic restarts of this process within the attempt."""
+    cache: Path = Path(tempfile.gettempdir()) / "solfa-cache"
+    """Where what is fetched from a remote bucket is kept."""
+
+    @property
+    def is_first(self) -> bool:
+        return self.rank == 0
+
+    def sum(self, values: Tensor) -> Tensor:
+        """Added over all ranks, in place, the same everywhere."""
+        if self.size > 1:
+            on_device = values.to(self.device)
+            dist.all_reduce(on_device)
+            values.copy_(on_device)
+        return values
+
+    def agree(self, flag: bool) -> bool:
+        """True on every rank as soon as it is on one."""
+        return bool(self.sum(torch.tensor([int(flag)])).item())
+
+    def barrier(self) -> None:
+        if self.size > 1:
+            dist.barrier()
+
+    def share(self, value: T) -> T:
+        """Rank 0's value, on every rank."""
+        box = [value]
+        if self.size > 1:
+            dist.broadcast_object_list(box, src=0)
+        return box[0]
+
+
+class StopFlag:
+    """Raised by SIGTERM; the loop looks at it between steps."""
+
+    def __init__(self) -> None:
+        self.raised = False
+
+    def listen(self) -> None:
+        signal.signal(signal.SIGTERM, self._raise)
+
+    def _raise(self, number: int, frame: FrameType | None) -> None:
+        self.raised = True
+
+
+stop_flag = StopFlag()
+
+
+def stop_requested() -> bool:
+    """Whether SIGTERM has come."""
+    return stop_flag.raised
+
+
+@contextmanager
+def joined_world() -> Iterator[World]:
+    """The world that torchrun's environment describes; the process group lives as long as the context."""
+    stop_flag.listen()
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    local_rank = int(os.environ.get("LOCAL_RANK", "0"))
+    device = torch.device("cpu")
+    if torch.cuda.is_available():
+        device = torch.device("cuda", local_rank % torch.cuda.device_count())
+        torch.cuda.set_device(device)
+    cache = os.environ.get("SOLFA_CACHE")
+    world = World(
+        rank=int(os.environ.get("RANK", "0")),
+        size=size,
+        local_rank=local_rank,
+        local_size=int(os.environ.get("LOCAL_WORLD_SIZE", "1")),
+        device=device,
+        restarts=int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")),
+        **({"cache": Path(cache)} if cache else {}),
+    )
+    # One process too: FSDP and checkpoints of a process group of one are the same code as of many.
+    if "MASTER_ADDR" in os.environ:
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=timedelta(minutes=30))
+    try:
+        yield world
+    finally:
+        if dist.is_initialized():
+            dist.destroy_process_group()
