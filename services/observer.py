@@ -1,0 +1,105 @@
+"""Looking: what the cluster, the bucket and the store say of one stage, as an Observation."""
+
+import logging
+from datetime import datetime
+from typing import TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from api import keys
+from api.bucket import Bucket
+from api.experiment import Experiment, Stage
+from api.results import StageResult
+from api.stage_config import AttemptFailure, StageReport
+from api.stages import StageKind, StagePhase, StageReason
+from services.inputs import spec_of
+from services.launch.cluster import AppPhase, Cluster
+from services.observation import Observation, StandIn
+from services.store import ExperimentStore
+
+Message = TypeVar("Message", bound=BaseModel)
+logger = logging.getLogger(__name__)
+
+ENDED = frozenset({AppPhase.SUCCEEDED, AppPhase.FAILED, AppPhase.CANCELLED, AppPhase.ABSENT})
+
+
+class Observer:
+    """Reads, and changes nothing."""
+
+    def __init__(self, store: ExperimentStore, cluster: Cluster, bucket: Bucket) -> None:
+        self._store = store
+        self._cluster = cluster
+        self._bucket = bucket
+        self._deltas: dict[str, float | None] = {}  # by result key: a manifest never changes
+
+    def look(self, experiment: Experiment, stage: Stage) -> Observation:
+        """What is to be known about `stage` in its phase. Raises BucketError, ClusterUnavailable, StoreError."""
+        attempt = stage.attempt
+        if attempt is None:
+            return Observation(stand_in=self._stand_in(experiment, stage))
+        app = self._cluster.status(attempt.app)  # first of all: what it had committed before it ended is then there to be seen
+        key = keys.result(experiment.id, stage.name)
+        if self._bucket.exists(key):
+            return Observation(app, committed=key)
+        failure = self._failure(experiment, stage, attempt.number) if app.phase in ENDED else None
+        reported_at = self._reported_at(experiment, stage, attempt.number) if stage.phase is StagePhase.RUNNING else None
+        return Observation(app, failure=failure, reported_at=reported_at, stand_in=self._stand_in(experiment, stage))
+
+    def _failure(self, experiment: Experiment, stage: Stage, attempt: int) -> AttemptFailure | None:
+        return self._read(keys.attempt_failure(experiment.id, stage.name, attempt), AttemptFailure)
+
+    def _reported_at(self, experiment: Experiment, stage: Stage, attempt: int) -> datetime | None:
+        report = self._read(keys.attempt_report(experiment.id, stage.name, attempt), StageReport)
+        return report.updated_at if report else None
+
+    def _stand_in(self, experiment: Experiment, stage: Stage) -> StandIn | None:
+        """A result that serves a blocked stage, once all that it needs is there."""
+        if stage.phase is not StagePhase.BLOCKED or not self._is_ready(experiment, stage):
+            return None
+        return self._converged(experiment, stage) or self._adopted(experiment, stage)
+
+    def _is_ready(self, experiment: Experiment, stage: Stage) -> bool:
+        needs = [experiment.stage(name) for name in stage.plan.needs]
+        return all(need is not None and need.phase is StagePhase.SUCCEEDED for need in needs)
+
+    def _converged(self, experiment: Experiment, stage: Stage) -> StandIn | None:
+        """Iterated DoReMi has met its tolerance: the round before has the answer, and its reference."""
+        if stage.plan.round == 1 or stage.plan.kind not in (StageKind.REFERENCE, StageKind.PROXY):
+            return None
+        before = experiment.stage(f"{StageKind.PROXY}-{stage.plan.round - 1}")
+        same = experiment.stage(f"{stage.plan.kind}-{stage.plan.round - 1}")
+        if before is None or same is None or before.result_key is None or same.result_key is None:
+            return None
+        delta, tolerance = self._delta(before.result_key), spec_of(experiment).doremi.tolerance
+        if delta is None or delta >= tolerance:
+            return None
+        sentence = (
+            f"{before.name} moved the weights by {delta:.2g}, less than the tolerance of {tolerance:.2g}: {same.name}'s result stands."
+        )
+        return StandIn(same.result_key, StageReason.CONVERGED, sentence, same.digest)
+
+    def _delta(self, result_key: str) -> float | None:
+        if result_key not in self._deltas:
+            result = self._read(result_key, StageResult)
+            self._deltas[result_key] = result.searched.delta if result and result.searched else None
+        return self._deltas[result_key]
+
+    def _adopted(self, experiment: Experiment, stage: Stage) -> StandIn | None:
+        if stage.digest is None or spec_of(experiment).adopt == "never":
+            return None
+        found = self._store.find_result(stage.digest)
+        if found is None or not self._bucket.exists(found[1]):
+            return None
+        donor, key = found
+        where = "this experiment" if donor == experiment.id else f"experiment {donor}"
+        sentence = f"Taken over from stage {key.split('/')[-2]} of {where}, which had the same inputs."
+        return StandIn(key, StageReason.ADOPTED, sentence, stage.digest)
+
+    def _read(self, key: str, model: type[Message]) -> Message | None:
+        """None where there is no object, or one that this version cannot read."""
+        blob = self._bucket.find(key)
+        try:
+            return model.model_validate_json(blob.data) if blob else None
+        except ValidationError:
+            logger.warning("%s is no %s that this version can read", key, model.__name__)
+            return None

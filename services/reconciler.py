@@ -1,0 +1,193 @@
+"""The loop that moves experiments on: load, observe, decide, write, act. One effect and one guarded write a stage and pass.
+
+Intent is written before its effect, and every effect is idempotent by the app's name; so a crash between any two lines of this module
+loses nothing and runs nothing twice. The lease's token guards every write: of two reconcilers, only the holder's count.
+"""
+
+import logging
+import threading
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+
+from api import keys
+from api.bucket import Bucket
+from api.errors import LaunchRejected, NotFound, SolfaError, StaleFence, StaleVersion
+from api.experiment import Experiment, Stage
+from services.decide import Effect, Move, Terms, decide
+from services.inputs import spec_of, stage_config
+from services.launch.cluster import Cluster, LaunchRequest
+from services.observation import Observation
+from services.observer import Observer
+from services.retry import Backoff
+from services.store import ExperimentStore, Lease
+from services.tidy import Tidier
+from services.transition import apply, events
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How often the loop looks; in seconds."""
+
+    interval: float = 0.5
+    """Between passes, when nothing moved."""
+    longest: float = 30.0
+    """Between passes, at most, while the store, the bucket or the cluster does not answer."""
+    lease: float = 5.0
+    """A lease not renewed for so long may be taken by another reconciler."""
+    backoff: Backoff = Backoff()  # noqa: RUF009  # frozen
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One pass, for metrics."""
+
+    seconds: float
+    moves: int
+    failed: bool
+
+
+def utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+class Reconciler:
+    """Moves every live experiment towards its end. `on_pass` is told of each pass."""
+
+    def __init__(
+        self,
+        store: ExperimentStore,
+        cluster: Cluster,
+        bucket: Bucket,
+        clock: Callable[[], datetime] = utc_now,
+        pace: Pace = Pace(),
+        on_pass: Callable[[Pass], None] = lambda _: None,
+    ) -> None:
+        self._store = store
+        self._cluster = cluster
+        self._bucket = bucket
+        self._clock = clock
+        self._pace = pace
+        self._on_pass = on_pass
+        self._observer = Observer(store, cluster, bucket)
+        self._tidier = Tidier(store, cluster, bucket)
+        self._holder = f"reconciler-{uuid.uuid4().hex}"
+        self._lease: Lease | None = None
+        self._wake = threading.Event()
+
+    def wake(self) -> None:
+        """Look now: something was posted."""
+        self._wake.set()
+
+    def run(self, stop: threading.Event) -> None:
+        """Pass after pass until `stop` is set; what does not answer is waited for, longer each time."""
+        wait = self._pace.interval
+        while not stop.is_set():
+            self._wake.clear()
+            began = self._clock()
+            moves, failed = 0, False
+            try:
+                moves = self.run_once()
+            except SolfaError as error:
+                failed = True
+                logger.warning("this pass was given up: %s", error.message)
+            except Exception:
+                failed = True
+                logger.exception("this pass was given up")
+            self._on_pass(Pass((self._clock() - began).total_seconds(), moves, failed))
+            wait = min(self._pace.longest, wait * 2) if failed else self._pace.interval
+            if failed:
+                stop.wait(wait)
+            elif not moves:
+                self._wake.wait(wait)
+        self._release()
+
+    def run_once(self) -> int:
+        """One pass over all live experiments. Returns the number of moves made; 0 while another reconciler holds the lease.
+
+        Raises SolfaError when the store or the cluster does not answer, or the lease was lost on the way; nothing is half done then.
+        """
+        self._lease = self._store.acquire_lease(self._holder, self._pace.lease, self._clock())
+        if self._lease is None:
+            return 0
+        apps = self._cluster.apps()
+        live = self._store.live()
+        moves = 0
+        failures: list[SolfaError] = []
+        for experiment in live:
+            try:
+                moves += self._advance(experiment)
+            except StaleFence:
+                raise
+            except (StaleVersion, NotFound):
+                continue  # somebody changed or deleted it: the next pass sees what it is now
+            except SolfaError as error:
+                logger.warning("experiment %s is left for the next pass: %s", experiment.name, error.message)
+                failures.append(error)
+            except Exception:  # a fault of ours in one experiment must not hold up the others
+                logger.exception("experiment %s is left for the next pass", experiment.name)
+        moves += self._tidier.tidy(apps, live, self._clock())
+        if live and len(failures) == len(live):
+            raise failures[0]
+        return moves
+
+    def _advance(self, experiment: Experiment) -> int:
+        """Each stage of `experiment` by one move at most. Returns how many moved."""
+        moves = 0
+        for name in [stage.name for stage in experiment.stages]:
+            stage = experiment.stage(name)
+            if stage is None or stage.phase.terminal:
+                continue
+            seen = self._observer.look(experiment, stage)
+            experiment, moved = self._move(experiment, stage, seen)
+            moves += moved
+        return moves
+
+    def _move(self, experiment: Experiment, stage: Stage, seen: Observation) -> tuple[Experiment, int]:
+        terms = Terms(spec_of(experiment).compute_for(stage.plan.kind), self._pace.backoff)
+        move = decide(experiment, stage, seen, terms, self._clock())
+        if move is None:
+            return experiment, 0
+        before = experiment
+        experiment = self._record(experiment, stage, move)
+        try:
+            self._act(experiment, stage.name, move)
+        except LaunchRejected as error:
+            changed = experiment.stage(stage.name) or stage
+            experiment, _ = self._move(experiment, changed, replace(seen, rejected=error.message))
+        return experiment, int(experiment is not before)
+
+    def _record(self, experiment: Experiment, stage: Stage, move: Move) -> Experiment:
+        """Write what the move makes of the record. A launch is always written, so that one with a stale lease stops here."""
+        now = self._clock()
+        after = apply(experiment, stage, move, now)
+        if after == experiment and move.effect is not Effect.LAUNCH:
+            return experiment
+        fence = self._lease.token if self._lease else None
+        written = self._store.replace(after, events(experiment, after, stage.name), now, fence)
+        if move.phase is not stage.phase:
+            logger.info("%s %s: %s -> %s (%s) %s", experiment.name, stage.name, stage.phase, move.phase, move.reason, move.message)
+        return written
+
+    def _act(self, experiment: Experiment, name: str, move: Move) -> None:
+        stage = experiment.stage(name)
+        if stage is None or stage.attempt is None:
+            return
+        if move.effect is Effect.CANCEL:
+            self._cluster.cancel(stage.attempt.app)
+        if move.effect is Effect.LAUNCH:
+            number = stage.attempt.number
+            config = stage_config(experiment, stage, number)
+            key = keys.attempt_config(experiment.id, name, number)
+            self._bucket.put(key, config.model_dump_json().encode())
+            self._cluster.launch(LaunchRequest(stage.attempt.app, key, config))
+
+    def _release(self) -> None:
+        if self._lease is not None:
+            try:
+                self._store.release_lease(self._lease)
+            except SolfaError as error:
+                logger.warning("the lease was not given back, and ends by itself: %s", error.message)

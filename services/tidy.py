@@ -1,0 +1,115 @@
+"""Tidying: apps that no live stage needs are ended, their logs kept, and what they left removed. Safe to cut short and to repeat."""
+
+import logging
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from pydantic import ValidationError
+
+from api import keys
+from api.bucket import Bucket
+from api.errors import NotFound, SolfaError
+from api.experiment import Experiment, Stage
+from api.results import StageResult
+from api.stages import StagePhase
+from services.launch.cluster import AppPhase, Cluster
+from services.observation import ALIVE
+from services.store import ExperimentStore
+
+logger = logging.getLogger(__name__)
+
+APP = re.compile(r"(x[a-z2-7]{10})-([a-z0-9-]+)-([0-9]+)")  # api.experiment.app_name, read backwards
+LOG_LINES = 20_000
+LINGER = timedelta(seconds=20)  # for a program to end by itself after it has published its result
+
+
+@dataclass(frozen=True)
+class Left:
+    """An app and the record it belonged to; `stage` is None when the record is gone."""
+
+    app: str
+    experiment_id: str
+    stage_name: str
+    attempt: int
+    stage: Stage | None
+
+
+class Tidier:
+    """Ends and removes the apps of attempts that are over, and keeps their logs in the bucket."""
+
+    def __init__(self, store: ExperimentStore, cluster: Cluster, bucket: Bucket) -> None:
+        self._store = store
+        self._cluster = cluster
+        self._bucket = bucket
+
+    def tidy(self, apps: Sequence[str], live: Sequence[Experiment], now: datetime) -> int:
+        """Look at `apps`, which were listed before `live` was loaded. Returns how many were ended or removed."""
+        needed = {stage.attempt.app for experiment in live for stage in experiment.stages if _is_needed(stage) and stage.attempt}
+        loaded = {experiment.id: experiment for experiment in live}
+        done = 0
+        for app in apps:
+            if app in needed:
+                continue
+            try:
+                left = self._whose(app, loaded)
+                done += self._end(left, now) if left else 0
+            except SolfaError as error:
+                logger.warning("app %s is left for the next pass: %s", app, error.message)
+        return done
+
+    def _whose(self, app: str, loaded: dict[str, Experiment]) -> Left | None:
+        """None for an app whose name is none of ours."""
+        match = APP.fullmatch(app)
+        if match is None:
+            return None
+        experiment_id, stage_name, attempt = match[1], match[2], int(match[3])
+        try:
+            experiment = loaded.get(experiment_id) or self._store.get(experiment_id)
+        except NotFound:
+            return Left(app, experiment_id, stage_name, attempt, None)
+        return Left(app, experiment_id, stage_name, attempt, experiment.stage(stage_name))
+
+    def _end(self, left: Left, now: datetime) -> int:
+        """Cancel an app that is alive, remove one that is not: the removal last, so that all before it is repeated until it is done."""
+        status = self._cluster.status(left.app)
+        if status.phase in ALIVE:
+            if status.phase is AppPhase.UNKNOWN or _may_linger(left, now):
+                return 0
+            self._cluster.cancel(left.app)
+            return 1
+        if left.stage is not None:
+            log = "\n".join(self._cluster.logs(left.app, LOG_LINES))
+            self._bucket.put(keys.attempt_log(left.experiment_id, left.stage_name, left.attempt), log.encode())
+            if left.stage.phase is StagePhase.SUCCEEDED:
+                self._remove_leftovers(left.experiment_id, left.stage)
+        self._cluster.remove(left.app)
+        return 1
+
+    def _remove_leftovers(self, experiment_id: str, stage: Stage) -> None:
+        """Train states, scratch, and what attempts made that the result does not name. A stage that failed keeps all, for a retry."""
+        blob = self._bucket.find(keys.result(experiment_id, stage.name))
+        if blob is None:
+            return
+        try:
+            result = StageResult.model_validate_json(blob.data)
+        except ValidationError:
+            return  # another version wrote it: better too much is kept than too little
+        self._bucket.delete_prefix(keys.scratch_prefix(experiment_id, stage.name))
+        self._bucket.delete_prefix(keys.latest_state(experiment_id, stage.name).removesuffix("latest.json"))
+        for attempt in stage.attempts:
+            made = keys.output_prefix(experiment_id, stage.name, attempt.number)
+            if attempt.number != result.attempt and not any(path.startswith(made) for path in result.files.values()):
+                self._bucket.delete_prefix(made)
+
+
+def _is_needed(stage: Stage) -> bool:
+    """Whether the newest attempt's app is still to be looked at by `decide`."""
+    return not stage.phase.terminal and stage.phase is not StagePhase.BLOCKED
+
+
+def _may_linger(left: Left, now: datetime) -> bool:
+    stage = left.stage
+    succeeded = stage is not None and stage.phase is StagePhase.SUCCEEDED
+    return succeeded and stage is not None and stage.finished_at is not None and now - stage.finished_at < LINGER
