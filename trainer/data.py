@@ -77,6 +77,8 @@ class Batch:
     """[n, sequence_length + 1]."""
     domain_ids: Ints
     """[n]."""
+    row_ids: Ints
+    """[n], within the domain."""
     position: dict[str, Any]
     epochs: NDArray[np.float64]
     """Passes over each domain up to and with this batch, [k]."""
@@ -127,4 +129,4 @@ class Batches:
         domain_ids, row_ids = self._sampler.draw(self._weights, self._global_batch)
         mine = slice(rank, None, size)
         rows = self._data.take(domain_ids[mine], row_ids[mine])
-        return Batch(rows, domain_ids[mine], self._sampler.state_dict(), self._sampler.epochs())
+        return Batch(rows, domain_ids[mine], row_ids[mine], self._sampler.state_dict(), self._sampler.epochs())
