@@ -9,8 +9,6 @@ from api.stages import StagePhase, StageReason, is_legal
 from services.decide import Move
 from services.store.port import NewEvent
 
-AT_WORK = frozenset({StagePhase.LAUNCHING, StagePhase.QUEUED, StagePhase.RUNNING, StagePhase.CANCELLING})
-
 
 def apply(experiment: Experiment, stage: Stage, move: Move, now: datetime) -> Experiment:
     """The record after `move`. Raises ValueError for a transition that is not legal."""
@@ -37,7 +35,7 @@ def _entering(experiment: Experiment, stage: Stage, move: Move, now: datetime) -
     changed: dict[str, Any] = {"result_key": move.result_key}
     if move.phase.terminal:
         changed["finished_at"] = now
-    if stage.phase in AT_WORK and move.phase is not StagePhase.CANCELLING:
+    if move.phase.terminal or move.phase is StagePhase.BACKOFF:
         changed["attempts"] = _newest(stage, ended_at=now, reason=move.reason, message=move.message, free=move.free)
     return changed
 
