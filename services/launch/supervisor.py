@@ -17,6 +17,7 @@ import ctypes
 import fcntl
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -132,6 +133,7 @@ def _start(folder: Path, request: dict[str, Any]) -> subprocess.Popen[bytes]:
 def _wait_for_end(folder: Path, agent: subprocess.Popen[bytes], stop: _StopAsked, grace: float) -> bool:
     """Wait for the agent's end, asking for it where it is due (SIGTERM, after `grace` seconds SIGKILL). Returns whether it was asked."""
     asked_at: float | None = None
+    watched = [os.pidfd_open(agent.pid)] if hasattr(os, "pidfd_open") else []
     while agent.poll() is None:
         _reap(agent.pid)
         if asked_at is None and (stop.seen or (folder / "cancel").exists()):
@@ -139,19 +141,19 @@ def _wait_for_end(folder: Path, agent: subprocess.Popen[bytes], stop: _StopAsked
             agent.terminate()
         if asked_at is not None and time.monotonic() - asked_at > grace:
             agent.kill()
-        time.sleep(TICK)
+        select.select(watched, [], [], TICK)
     return asked_at is not None
 
 
 def end_tree() -> None:
     """Kill every descendant of this process, until there is none."""
+    _reap(None)
     while pids := _descendants(os.getpid()):
         for pid in pids:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-        _reap(None)
         time.sleep(0.01)
-    _reap(None)
+        _reap(None)
 
 
 def _descendants(root: int) -> set[int]:

@@ -293,7 +293,7 @@ def test_more_machines_than_one_are_refused(tmp_path: Path) -> None:
 def test_the_stage_program_publishes_a_result(start: Start, tmp_path: Path) -> None:
     bucket = open_bucket((tmp_path / "bucket").as_uri())
     bucket.put(request().config_key, request().config.model_dump_json().encode())
-    cluster = start(str(Path(__file__).with_name("stage_program.py")))
+    cluster = start("-I", "-S", str(Path(__file__).with_name("stage_program.py")))
     cluster.launch(request())
     assert ended(cluster, request().app) is AppPhase.SUCCEEDED, cluster.logs(request().app)
     assert bucket.exists(keys.result("xaaaaaaaaaa", "prepare"))

@@ -15,7 +15,7 @@ from api.bucket import Bucket, open_bucket
 from api.experiment import Experiment, ExperimentPhase
 from api.plan import make_plan, stage_digests
 from api.spec import parse_spec
-from api.stages import StagePhase, StageReason
+from api.stages import StagePhase
 from services.launch.local import LocalCluster
 from services.reconciler import Pace, Reconciler, utc_now
 from services.retry import Backoff
@@ -23,7 +23,7 @@ from services.store import ExperimentStore, open_store
 from tests.builders import START, make_experiment
 from tests.services.waiting import wait_for
 
-PROGRAM = [sys.executable, str(Path(__file__).with_name("stage_program.py"))]
+PROGRAM = [sys.executable, "-I", "-S", str(Path(__file__).with_name("stage_program.py"))]
 QUICK = Pace(interval=0.02, longest=0.1, lease=1.0, backoff=Backoff(timedelta(0), timedelta(0), timedelta(0)))
 
 
@@ -98,7 +98,7 @@ def test_a_posted_record_becomes_results(service: Service) -> None:
     assert all(stage.result_key == keys.result(done.id, stage.name) for stage in done.stages)
     assert sorted(service.starts()) == sorted((stage.name, 1) for stage in done.stages)
     service.until_tidy()
-    assert "done" in service.bucket.get(keys.attempt_log(done.id, "prepare", 1)).data.decode()
+    assert "prepare attempt 1 reads" in service.bucket.get(keys.attempt_log(done.id, "prepare", 1)).data.decode()
     kinds = [event.kind for event in service.store.events(done.id, 0, 1000)]
     assert kinds[0] == "experiment_created"
     assert kinds[-1] == "experiment_finished"
