@@ -1,13 +1,17 @@
 """Optimisers and schedules: what decays, what is fused, and the learning rate as a pure function of the step."""
 
+from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any
 
 import pytest
 import torch
+import torch.distributed as dist
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import nn
+from torch import Tensor, nn
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor
 
 from api.spec import Adafactor, AdamW, CosineSchedule, ExponentialSchedule, Training, WarmupStableDecaySchedule
 from trainer.optimize import learning_rate, make_optimizer
@@ -96,6 +100,44 @@ def test_adamw_is_fused_and_as_the_spec_says() -> None:
     group = made.param_groups[0]
     assert (group["betas"], group["eps"], group["fused"]) == ((0.8, 0.9), 1e-6, True)
     assert group["lr"] == learning_rate(1, training(schedule=CosineSchedule()))
+
+
+def steps_of(model: nn.Module, made: torch.optim.Optimizer, steps: int = 6) -> list[Tensor]:
+    """The model's parameters after some steps on fixed data."""
+    ids = torch.randint(11, (64,), generator=torch.Generator().manual_seed(1))
+    for _ in range(steps):
+        nn.functional.cross_entropy(model(ids), (ids * 3) % 11).backward()
+        made.step()
+        made.zero_grad()
+    return [parameter.full_tensor() if isinstance(parameter, DTensor) else parameter.detach() for parameter in model.parameters()]
+
+
+def test_adafactor_computes_what_torchs_does() -> None:
+    ours, theirs = small_model(), small_model()
+    chosen = training(optimizer=Adafactor(weight_decay=0.0))
+    made = make_optimizer(ours, chosen)
+    after = steps_of(theirs, torch.optim.Adafactor(theirs.parameters(), lr=made.param_groups[0]["lr"]))
+    for found, expected in zip(steps_of(ours, made), after, strict=True):
+        torch.testing.assert_close(found, expected, atol=1e-6, rtol=1e-5)
+
+
+@pytest.fixture
+def alone() -> Iterator[None]:
+    """A process group of one, in which sharding is real: its tensors are DTensors."""
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    yield
+    dist.destroy_process_group()
+
+
+@pytest.mark.usefixtures("alone")
+@pytest.mark.parametrize("optimizer", [AdamW(), Adafactor()])
+def test_sharded_parameters_take_the_same_steps(optimizer: AdamW | Adafactor) -> None:
+    whole, sharded = small_model(), small_model()
+    fully_shard(sharded)
+    chosen = training(optimizer=optimizer)
+    expected = steps_of(whole, make_optimizer(whole, chosen))
+    for found, wanted in zip(steps_of(sharded, make_optimizer(sharded, chosen)), expected, strict=True):
+        torch.testing.assert_close(found, wanted, atol=1e-6, rtol=1e-5)
 
 
 @pytest.mark.parametrize("optimizer", [AdamW(), Adafactor()])
