@@ -1,0 +1,41 @@
+"""What an export is, and what all of them say of themselves: fractions of what, and where the weights come from."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from api.domains import DomainWeights
+from api.views import Weights
+
+FractionOf = Literal["tokens", "documents"]
+
+
+@dataclass(frozen=True)
+class Export:
+    """A downstream trainer's format."""
+
+    name: str
+    title: str
+    fraction_of: FractionOf
+    media_type: str
+    render: Callable[[Weights], str]
+
+
+def document_weights(weights: Weights) -> DomainWeights:
+    """Fractions of documents: w_doc proportional to w_tok / mean tokens per document."""
+    means = weights.mean_document_tokens
+    return DomainWeights.normalised({name: weight / means[name] for name, weight in weights.averaged_weights.items()})
+
+
+def number(weight: float) -> str:
+    """Eight decimals: finer than any trainer's sampling, and the same on every machine."""
+    return f"{weight:.8f}"
+
+
+def comment(weights: Weights, fraction_of: FractionOf) -> str:
+    """Two comment lines for formats that allow them."""
+    source = weights.provenance
+    return (
+        f"# Fractions of {fraction_of}. DoReMi averaged weights of experiment {source.experiment} ({source.experiment_id}),\n"
+        f"# stage {source.stage}, {source.steps} steps, eta {source.eta:g}, spec sha256 {source.spec_sha256[:12]}.\n"
+    )

@@ -1,0 +1,214 @@
+"""Use cases on experiments: submit, look, cancel, retry, delete. They record; the reconciler acts."""
+
+import hashlib
+import secrets
+from collections import Counter
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any
+
+from api import keys
+from api.bucket import Bucket
+from api.errors import Conflict, NotFound, StaleVersion
+from api.experiment import Experiment, ExperimentPhase, Stage, app_name
+from api.plan import make_plan, stage_digests
+from api.spec import ExperimentSpec, parse_spec
+from api.stage_config import StageConfig, StageReport
+from api.stages import StagePhase, StageReason
+from api.views import ExperimentList, ExperimentSummary, ExperimentView, StageView, Validated
+from services.launch.cluster import Cluster, LaunchRequest
+from services.settings import Settings
+from services.sources import check_sources, fingerprints
+from services.store import ExperimentStore, Idempotent, NewEvent
+
+ID_LETTERS = "abcdefghijklmnopqrstuvwxyz234567"
+TERMINAL = (ExperimentPhase.SUCCEEDED, ExperimentPhase.FAILED, ExperimentPhase.CANCELLED)
+TRIES = 20  # of a compare-and-swap that the reconciler, which writes often, may win
+
+
+class Experiments:
+    """What the routes ask for; every change is one guarded write of a record."""
+
+    def __init__(self, settings: Settings, store: ExperimentStore, bucket: Bucket, cluster: Cluster, clock: Callable[[], datetime]) -> None:
+        self._settings, self._store, self._bucket, self._cluster, self._clock = settings, store, bucket, cluster, clock
+        self.on_change: Callable[[], None] = lambda: None
+        """Called after a write, so that the reconciler looks at once."""
+
+    def submit(self, text: str, idempotency_key: str | None = None) -> Experiment:
+        """Store a new experiment. Raises SpecError with every problem, NameTaken, IdempotencyMismatch."""
+        spec = self._parsed(text)
+        sha256 = _sha256(text)
+        plan = make_plan(spec)
+        digests = stage_digests(spec, plan, fingerprints(spec)) if self._settings.check_sources else {}
+        experiment = Experiment(
+            id="x" + "".join(secrets.choice(ID_LETTERS) for _ in range(10)),
+            name=spec.name,
+            spec_text=text,
+            spec_sha256=sha256,
+            created_at=self._clock(),
+            stages=tuple(Stage(plan=planned, digest=digests.get(planned.name)) for planned in plan.stages),
+        )
+        idempotent = Idempotent(idempotency_key, sha256) if idempotency_key else None
+        stored = self._store.create(experiment, idempotent, self._clock())
+        self._bucket.put(keys.spec(stored.id), text.encode())
+        self.on_change()
+        return stored
+
+    def validate(self, text: str) -> Validated:
+        """What a submission would make, down to the launch of each stage; nothing is stored."""
+        spec = self._parsed(text)
+        sha256, plan = _sha256(text), make_plan(spec)
+        example = "x" + "0" * 10  # the id of an experiment that is not there
+        launches: list[dict[str, Any]] = []
+        for planned in plan.stages:
+            config = StageConfig(
+                experiment_id=example,
+                spec=spec,
+                spec_sha256=sha256,
+                plan=planned,
+                siblings=plan.stages,
+                attempt=1,
+                digest=None,
+            )
+            key = keys.attempt_config(example, planned.name, 1)
+            launches.append(self._cluster.render(LaunchRequest(app_name(example, planned.name, 1), key, config)))
+        return Validated(name=spec.name, spec_sha256=sha256, plan=plan, launches=launches)
+
+    def get(self, name_or_id: str) -> Experiment:
+        return self._store.get(name_or_id)
+
+    def page(self, limit: int, cursor: str | None, phase: ExperimentPhase | None, name_prefix: str | None) -> ExperimentList:
+        page = self._store.page(limit, cursor, phase, name_prefix)
+        return ExperimentList(experiments=[_summary(experiment) for experiment in page.experiments], next_cursor=page.next_cursor)
+
+    def cancel(self, name_or_id: str, if_match: int | None = None) -> Experiment:
+        """Ask for an experiment to end; a second time is harmless. Raises Conflict when it has ended."""
+
+        def change(experiment: Experiment) -> Experiment:
+            if experiment.cancel_requested_at:
+                return experiment
+            if experiment.phase in TERMINAL:
+                raise Conflict(f"{experiment.name} has {experiment.phase}; there is nothing to cancel.")
+            return experiment.model_copy(update={"cancel_requested_at": self._clock()})
+
+        return self._change(name_or_id, change, "cancel_requested", if_match)
+
+    def retry(self, name_or_id: str, if_match: int | None = None) -> Experiment:
+        """Give every failed or cancelled stage another try, keeping its attempts. Raises Conflict where none has ended so.
+
+        Terminal phases have no way out by themselves: the stage starts over as a blocked one because a person asked for it.
+        """
+
+        def change(experiment: Experiment) -> Experiment:
+            if experiment.phase not in (ExperimentPhase.FAILED, ExperimentPhase.CANCELLED):
+                raise Conflict(f"{experiment.name} is {experiment.phase}; only one that failed or was cancelled can be retried.")
+            stages = tuple(stage if stage.phase is StagePhase.SUCCEEDED else _again(stage) for stage in experiment.stages)
+            return experiment.model_copy(update={"stages": stages, "cancel_requested_at": None})
+
+        return self._change(name_or_id, change, "retry_requested", if_match)
+
+    def delete(self, name_or_id: str, if_match: int | None = None) -> None:
+        """Remove a finished experiment and what it made, but for results that others adopted. Raises Conflict while it is live."""
+        experiment = self._store.get(name_or_id)
+        _check_version(experiment, if_match)
+        if experiment.phase not in TERMINAL:
+            raise Conflict(f"{experiment.name} is {experiment.phase}; cancel it first.")
+        adopted = self._store.adopters(experiment.id)
+        self._store.delete(experiment.id)
+        for stage in experiment.stages:
+            if keys.result(experiment.id, stage.name) not in adopted:
+                self._bucket.delete_prefix(keys.stage_prefix(experiment.id, stage.name))
+        self._bucket.delete(keys.spec(experiment.id))
+
+    def stage(self, name_or_id: str, stage_name: str) -> tuple[Experiment, Stage]:
+        """Raises NotFound."""
+        experiment = self._store.get(name_or_id)
+        stage = experiment.stage(stage_name)
+        if stage is None:
+            names = ", ".join(one.name for one in experiment.stages)
+            raise NotFound(f"{experiment.name} has no stage {stage_name}; it has {names}.")
+        return experiment, stage
+
+    def view(self, experiment: Experiment) -> ExperimentView:
+        """The record as a reader wants it; without reports, so that its version is its ETag."""
+        return ExperimentView(
+            **experiment.model_dump(include={"id", "name", "spec_sha256", "created_at", "cancel_requested_at", "version"}),
+            phase=experiment.phase,
+            stages=[_stage_view(stage, None) for stage in experiment.stages],
+        )
+
+    def stage_view(self, experiment: Experiment, stage: Stage) -> StageView:
+        """One stage with its newest attempt's report, while it is live."""
+        return _stage_view(stage, self.report(experiment, stage))
+
+    def report(self, experiment: Experiment, stage: Stage) -> StageReport | None:
+        """What the newest attempt last said of itself; None before it said anything, and once the stage has ended."""
+        if stage.attempt is None or stage.phase.terminal:
+            return None
+        blob = self._bucket.find(keys.attempt_report(experiment.id, stage.name, stage.attempt.number))
+        return StageReport.model_validate_json(blob.data) if blob else None
+
+    def _parsed(self, text: str) -> ExperimentSpec:
+        spec = parse_spec(text)
+        check_sources(spec, self._settings.check_sources)
+        return spec
+
+    def _change(self, name_or_id: str, change: Callable[[Experiment], Experiment], event: str, if_match: int | None) -> Experiment:
+        for _ in range(TRIES):
+            experiment = self._store.get(name_or_id)
+            _check_version(experiment, if_match)
+            changed = change(experiment)
+            if changed == experiment:
+                return experiment
+            try:
+                stored = self._store.replace(changed, [NewEvent(event)], self._clock())
+            except StaleVersion:
+                if if_match is not None:
+                    raise
+                continue
+            self.on_change()
+            return stored
+        raise StaleVersion(f"{name_or_id} changed {TRIES} times while it was being written; try again.")
+
+
+def _check_version(experiment: Experiment, if_match: int | None) -> None:
+    if if_match is not None and experiment.version != if_match:
+        raise StaleVersion(f"{experiment.name} is at version {experiment.version}, not {if_match}; read it again and decide anew.")
+
+
+def _again(stage: Stage) -> Stage:
+    return stage.model_copy(
+        update={
+            "phase": StagePhase.BLOCKED,
+            "reason": StageReason.RETRY_REQUESTED,
+            "message": "Somebody asked for another try.",
+            "not_before": None,
+            "finished_at": None,
+            "first_launched_at": None,
+            "retries_granted": sum(not attempt.free for attempt in stage.attempts),  # what was spent is given back
+        }
+    )
+
+
+def _stage_view(stage: Stage, report: StageReport | None) -> StageView:
+    fields = ("phase", "reason", "message", "adopted", "digest", "result_key", "not_before", "first_launched_at", "finished_at")
+    return StageView(
+        name=stage.name,
+        kind=stage.plan.kind,
+        round=stage.plan.round,
+        needs=list(stage.plan.needs),
+        attempts=list(stage.attempts),
+        report=report,
+        **{name: getattr(stage, name) for name in fields},
+    )
+
+
+def _summary(experiment: Experiment) -> ExperimentSummary:
+    counts = Counter(stage.phase for stage in experiment.stages)
+    return ExperimentSummary(
+        id=experiment.id, name=experiment.name, phase=experiment.phase, created_at=experiment.created_at, stages=dict(counts)
+    )
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()

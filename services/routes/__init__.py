@@ -1,0 +1,1 @@
+"""The routes: POST records, GET reads; none launches anything."""

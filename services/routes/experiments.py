@@ -1,0 +1,178 @@
+"""/v1/experiments: submit, list, look, cancel, retry, delete."""
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Header, Query, Request, Response
+from fastapi.responses import PlainTextResponse
+from starlette.concurrency import run_in_threadpool
+
+from api.errors import BadRequest
+from api.experiment import Experiment, ExperimentPhase
+from api.plan import Plan, make_plan
+from api.views import ExperimentList, ExperimentView, Validated
+from services.inputs import spec_of
+from services.problems import documented
+from services.routes.context import Context, ExperimentRef, IfMatch, IfNoneMatch, Service, matches
+
+router = APIRouter(prefix="/v1/experiments", tags=["experiments"])
+MEDIA_TYPES = ("application/yaml", "application/x-yaml", "text/yaml", "application/json", "text/plain")
+EXAMPLE = {
+    "name": "two-domains",
+    "domains": {
+        "books": {"source": {"type": "jsonl", "paths": ["/data/books/*.jsonl.gz"]}},
+        "code": {"source": {"type": "jsonl", "paths": ["/data/code/*.jsonl.gz"]}},
+    },
+    "models": {"proxy": {"preset": "70m"}},
+    "training": {"proxy": {"steps": 1000}},
+}
+BODY: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "application/json": {"schema": {"type": "object", "description": "An ExperimentSpec."}, "example": EXAMPLE},
+            "application/yaml": {"schema": {"type": "string", "description": "An ExperimentSpec as YAML."}},
+        },
+    }
+}
+
+
+@router.post(
+    "",
+    operation_id="submit_experiment",
+    summary="Submit a spec",
+    status_code=202,
+    response_model=ExperimentView,
+    response_description="Recorded; the reconciler takes it from here.",
+    responses={
+        200: {"model": Validated, "description": "With validate_only: what a submission would make. Nothing was recorded."},
+        **documented(400, 409, 413, 415, 422, 502, 507),
+    },
+    openapi_extra=BODY,
+)
+async def submit(
+    request: Request,
+    response: Response,
+    service: Service,
+    validate_only: Annotated[bool, Query(description="Only say what would be made: the plan and each stage's launch.")] = False,
+    idempotency_key: Annotated[
+        str | None, Header(min_length=1, max_length=200, description="Repeating a request with the same key returns the first answer.")
+    ] = None,
+) -> Any:
+    text = await _body(request, service)
+    if validate_only:
+        validated = await run_in_threadpool(service.experiments.validate, text)
+        return Response(validated.model_dump_json(), media_type="application/json")
+    experiment = await run_in_threadpool(service.experiments.submit, text, idempotency_key)
+    response.headers["Location"] = f"/v1/experiments/{experiment.id}"
+    return _answer(service, response, experiment)
+
+
+@router.get("", operation_id="list_experiments", summary="List experiments, newest first", responses=documented(400, 422))
+def list_experiments(
+    service: Service,
+    limit: Annotated[int, Query(ge=1, le=200)] = 50,
+    cursor: Annotated[str | None, Query(max_length=200, description="`next_cursor` of the page before.")] = None,
+    phase: Annotated[ExperimentPhase | None, Query(description="Only experiments in this phase.")] = None,
+    name_prefix: Annotated[str | None, Query(max_length=40, description="Only names that begin so.")] = None,
+) -> ExperimentList:
+    return service.experiments.page(limit, cursor, phase, name_prefix)
+
+
+@router.get(
+    "/{experiment}",
+    operation_id="get_experiment",
+    summary="One experiment",
+    response_model=ExperimentView,
+    responses={304: {"description": "Unchanged."}, **documented(404, 422)},
+)
+def get(service: Service, experiment: ExperimentRef, response: Response, if_none_match: IfNoneMatch = None) -> Any:
+    record = service.experiments.get(experiment)
+    if matches(if_none_match, _etag(record)):
+        return Response(status_code=304, headers={"ETag": _etag(record)})
+    return _answer(service, response, record)
+
+
+@router.delete(
+    "/{experiment}",
+    operation_id="delete_experiment",
+    summary="Delete a finished experiment and what it made",
+    status_code=204,
+    responses=documented(400, 404, 409, 412, 422, 502),
+)
+def delete(service: Service, experiment: ExperimentRef, if_match: IfMatch) -> None:
+    service.experiments.delete(experiment, if_match)
+
+
+@router.post(
+    "/{experiment}/cancel",
+    operation_id="cancel_experiment",
+    summary="End a live experiment",
+    status_code=202,
+    responses=documented(400, 404, 409, 412, 422),
+)
+def cancel(service: Service, experiment: ExperimentRef, response: Response, if_match: IfMatch) -> ExperimentView:
+    return _answer(service, response, service.experiments.cancel(experiment, if_match))
+
+
+@router.post(
+    "/{experiment}/retry",
+    operation_id="retry_experiment",
+    summary="Give failed and cancelled stages another try",
+    status_code=202,
+    responses=documented(400, 404, 409, 412, 422),
+)
+def retry(service: Service, experiment: ExperimentRef, response: Response, if_match: IfMatch) -> ExperimentView:
+    return _answer(service, response, service.experiments.retry(experiment, if_match))
+
+
+@router.get(
+    "/{experiment}/spec",
+    operation_id="get_spec",
+    summary="The spec as it was posted",
+    response_class=PlainTextResponse,
+    responses={304: {"description": "Unchanged."}, **documented(404, 422)},
+)
+def spec(service: Service, experiment: ExperimentRef, if_none_match: IfNoneMatch = None) -> Response:
+    record = service.experiments.get(experiment)
+    etag = f'"{record.spec_sha256}"'
+    if matches(if_none_match, etag):
+        return Response(status_code=304, headers={"ETag": etag})
+    return PlainTextResponse(record.spec_text, headers={"ETag": etag})
+
+
+@router.get("/{experiment}/plan", operation_id="get_plan", summary="The plan of its spec", responses=documented(404, 422))
+def plan(service: Service, experiment: ExperimentRef) -> Plan:
+    return make_plan(spec_of(service.experiments.get(experiment)))
+
+
+def _answer(service: Context, response: Response, experiment: Experiment) -> ExperimentView:
+    response.headers["ETag"] = _etag(experiment)
+    return service.experiments.view(experiment)
+
+
+def _etag(experiment: Experiment) -> str:
+    return f'"{experiment.version}"'
+
+
+async def _body(request: Request, service: Context) -> str:
+    """The posted text. Raises BadRequest; the size is checked while it arrives, not after."""
+    media_type = request.headers.get("content-type", "application/yaml").partition(";")[0].strip().lower()
+    if media_type not in MEDIA_TYPES:
+        raise _UnsupportedMediaType(f"A spec is YAML or JSON, not {media_type}; send application/yaml or application/json.")
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > service.settings.max_body_bytes:
+            raise _TooLarge(f"The spec is over {service.settings.max_body_bytes:,} bytes.")
+    try:
+        return body.decode()
+    except UnicodeDecodeError as error:
+        raise BadRequest(f"The spec is not UTF-8: byte {error.start} is none.") from error
+
+
+class _UnsupportedMediaType(BadRequest):
+    code, status = "unsupported_media_type", 415
+
+
+class _TooLarge(BadRequest):
+    code, status = "content_too_large", 413

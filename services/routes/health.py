@@ -1,0 +1,33 @@
+"""/healthz, /readyz, /metrics: for what watches the service."""
+
+from fastapi import APIRouter, Response
+from fastapi.responses import PlainTextResponse
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+from services.problems import documented
+from services.routes.context import Service
+
+router = APIRouter(tags=["health"])
+
+
+@router.get("/healthz", operation_id="healthz", summary="Whether the process answers", response_class=PlainTextResponse)
+def healthz() -> str:
+    return "ok"
+
+
+@router.get(
+    "/readyz",
+    operation_id="readyz",
+    summary="Whether database and bucket answer",
+    response_class=PlainTextResponse,
+    responses=documented(502),
+)
+def readyz(service: Service) -> str:
+    service.store.ping()
+    service.bucket.exists("readyz")
+    return "ready"
+
+
+@router.get("/metrics", operation_id="metrics", summary="Prometheus metrics", response_class=PlainTextResponse)
+def metrics(service: Service) -> Response:
+    return Response(generate_latest(service.metrics.registry), media_type=CONTENT_TYPE_LATEST)

@@ -1,0 +1,87 @@
+"""/v1/experiments/{experiment}/stages: stages with their reports, attempts, logs."""
+
+from collections.abc import AsyncIterator
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Response
+from sse_starlette import EventSourceResponse, ServerSentEvent
+from starlette.concurrency import iterate_in_threadpool
+
+from api import keys
+from api.errors import NotFound
+from api.experiment import Attempt, Experiment, Stage
+from api.views import LogView, StageView
+from services.launch.cluster import AppPhase
+from services.problems import documented
+from services.routes.context import Context, ExperimentRef, Service, StageRef
+
+router = APIRouter(prefix="/v1/experiments/{experiment}/stages", tags=["stages"])
+
+
+@router.get("", operation_id="list_stages", summary="Stages, with the reports of live ones", responses=documented(404, 422, 502))
+def stages(service: Service, experiment: ExperimentRef) -> list[StageView]:
+    record = service.experiments.get(experiment)
+    return [service.experiments.stage_view(record, stage) for stage in record.stages]
+
+
+@router.get("/{stage}", operation_id="get_stage", summary="One stage", responses=documented(404, 422, 502))
+def stage(service: Service, experiment: ExperimentRef, stage: StageRef) -> StageView:
+    return service.experiments.stage_view(*service.experiments.stage(experiment, stage))
+
+
+@router.get("/{stage}/attempts", operation_id="list_attempts", summary="A stage's attempts, oldest first", responses=documented(404, 422))
+def attempts(service: Service, experiment: ExperimentRef, stage: StageRef) -> list[Attempt]:
+    return list(service.experiments.stage(experiment, stage)[1].attempts)
+
+
+@router.get(
+    "/{stage}/logs",
+    operation_id="get_logs",
+    summary="An attempt's log lines",
+    response_model=LogView,
+    responses={
+        200: {
+            "content": {"text/event-stream": {"schema": {"type": "string"}}},
+            "description": "Lines; with `follow`, events `line`, then `end`.",
+        },
+        **documented(404, 422, 502),
+    },
+)
+def logs(
+    service: Service,
+    experiment: ExperimentRef,
+    stage: StageRef,
+    attempt: Annotated[int | None, Query(ge=1, le=100_000, description="By number; the newest by default.")] = None,
+    tail: Annotated[int | None, Query(ge=1, le=100_000, description="Only the last lines.")] = None,
+    follow: Annotated[bool, Query(description="Go on with new lines until the attempt ends.")] = False,
+) -> Any:
+    record, found = service.experiments.stage(experiment, stage)
+    chosen = _attempt(record, found, attempt)
+    kept = service.bucket.find(keys.attempt_log(record.id, found.name, chosen.number))
+    if follow and kept is None and service.cluster.status(chosen.app).phase is not AppPhase.ABSENT:
+        return EventSourceResponse(_followed(service, chosen.app), ping=15)
+    lines = kept.data.decode(errors="replace").splitlines() if kept else service.cluster.logs(chosen.app)
+    view = LogView(stage=found.name, attempt=chosen.number, lines=lines[-tail:] if tail else lines)
+    if follow:
+        return EventSourceResponse(_all_of(view))
+    return Response(view.model_dump_json(), media_type="application/json")
+
+
+def _attempt(experiment: Experiment, stage: Stage, number: int | None) -> Attempt:
+    found = stage.attempt if number is None else next((one for one in stage.attempts if one.number == number), None)
+    if found is None:
+        which = "no attempt yet" if number is None else f"no attempt {number}"
+        raise NotFound(f"{stage.name} of {experiment.name} has {which}: it is {stage.phase}. {stage.message}".strip())
+    return found
+
+
+async def _followed(service: Context, app: str) -> AsyncIterator[ServerSentEvent]:
+    async for line in iterate_in_threadpool(service.cluster.follow(app)):
+        yield ServerSentEvent(event="line", data=line)
+    yield ServerSentEvent(event="end", data="")
+
+
+async def _all_of(view: LogView) -> AsyncIterator[ServerSentEvent]:
+    for line in view.lines:
+        yield ServerSentEvent(event="line", data=line)
+    yield ServerSentEvent(event="end", data="")

@@ -1,0 +1,102 @@
+"""The running service: store, bucket, cluster, reconciler and HTTP server in one process, opened and closed together."""
+
+import logging
+import signal
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+import uvicorn
+
+from api.bucket import Bucket, open_bucket
+from api.errors import Conflict
+from services.app import create_app
+from services.launch.cluster import Cluster
+from services.launch.local import LocalCluster
+from services.reconciler import Reconciler
+from services.settings import Settings
+from services.store import ExperimentStore, open_store
+
+log = logging.getLogger(__name__)
+JOIN_SECONDS = 10
+
+
+class Service:
+    """The parts, wired."""
+
+    def __init__(self, settings: Settings, store: ExperimentStore, bucket: Bucket, cluster: Cluster) -> None:
+        self.settings = settings
+        self.app = create_app(settings, store, bucket, cluster)
+        context = self.app.state.context
+        self._reconciler = Reconciler(store, cluster, bucket, on_pass=context.metrics.saw_pass)
+        context.experiments.on_change = self._reconciler.wake
+        self._stop = threading.Event()
+
+    def serve(self, on_ready: Callable[[str], None] = lambda _: None) -> None:
+        """Listen until a signal; `on_ready` is told the URL. Raises Conflict when the port is taken."""
+        listener = _listen(self.settings.host, self.settings.port)
+        host, port = listener.getsockname()[:2]
+        config = uvicorn.Config(self.app, log_level="warning", access_log=False, timeout_graceful_shutdown=3)
+        server = _Server(config, lambda: on_ready(f"http://{host}:{port}"))
+        thread = threading.Thread(target=self._reconciler.run, args=(self._stop,), name="reconciler")
+        if self.settings.reconcile:
+            thread.start()
+        try:
+            server.run(sockets=[listener])
+        finally:
+            self._stop.set()
+            self._reconciler.wake()
+            if thread.is_alive():
+                thread.join(JOIN_SECONDS)
+            listener.close()
+
+    def reconcile_until_signalled(self) -> None:
+        """Until SIGTERM or SIGINT."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._end)
+        self._reconciler.run(self._stop)
+
+    def _end(self, number: int, frame: FrameType | None) -> None:
+        self._stop.set()
+        self._reconciler.wake()
+
+
+class _Server(uvicorn.Server):
+    """uvicorn, that says when it listens."""
+
+    def __init__(self, config: uvicorn.Config, on_ready: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._on_ready = on_ready
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self._on_ready()
+
+
+@contextmanager
+def open_service(settings: Settings) -> Iterator[Service]:
+    """Open what the settings name, check that it can be worked with, and close it at the end. Raises SolfaError in one sentence."""
+    settings.home.mkdir(parents=True, exist_ok=True)
+    bucket = open_bucket(settings.bucket)
+    bucket.probe()
+    store = open_store(settings.database)
+    cluster = LocalCluster(settings.apps, bucket.url, settings.slots)
+    try:
+        yield Service(settings, store, bucket, cluster)
+    finally:
+        cluster.close()
+        store.close()
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+        listener.listen(128)
+    except OSError as error:
+        listener.close()
+        raise Conflict(f"Cannot listen on {host}:{port}: {error.strerror}. Choose another with --port, or stop what holds it.") from error
+    return listener

@@ -1,0 +1,60 @@
+"""The service's settings: frozen, passed in. The only reader of the environment in this plane."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Self
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from api.errors import BadRequest
+
+PREFIX = "SOLFA_"
+
+
+class Settings(BaseModel):
+    """All that an operator chooses; each can be set by `SOLFA_<NAME>`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    home: Path = Path(".solfa")
+    """The folder of the embedded defaults: database, bucket, running apps."""
+    host: str = "127.0.0.1"
+    port: int = Field(default=8700, ge=0, le=65535)
+    """0: any free one."""
+    database_url: str = ""
+    """`sqlite:///path` or `postgresql+psycopg://user@host/name`; empty: SQLite in `home`."""
+    bucket_url: str = ""
+    """`file:///folder` or `s3://name/prefix`; empty: a folder in `home`."""
+    slots: int = Field(default=1, ge=1)
+    """Attempts that run at once on this machine."""
+    reconcile: bool = True
+    """Whether this process moves experiments on, or only answers."""
+    check_sources: bool = True
+    """Whether sources are read at submission; off where the service cannot reach them."""
+    max_body_bytes: int = Field(default=1_000_000, ge=1000)
+    """A larger request is refused."""
+    max_wait_seconds: float = Field(default=300.0, ge=0)
+    """The longest `?wait=`."""
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str] = os.environ, **given: Any) -> Self:
+        """Settings from `SOLFA_*`, with `given` (those that are not None) before them. Raises BadRequest for a value that is none."""
+        named = {name: environment[PREFIX + name.upper()] for name in cls.model_fields if PREFIX + name.upper() in environment}
+        try:
+            return cls.model_validate(named | {name: value for name, value in given.items() if value is not None})
+        except ValueError as error:
+            raise BadRequest(f"The settings are not usable: {error}") from error
+
+    @property
+    def database(self) -> str:
+        return self.database_url or f"sqlite:///{(self.home / 'solfa.db').absolute()}"
+
+    @property
+    def bucket(self) -> str:
+        return self.bucket_url or (self.home / "bucket").absolute().as_uri()
+
+    @property
+    def apps(self) -> Path:
+        """Where the local cluster keeps what it runs."""
+        return self.home / "apps"
