@@ -33,10 +33,13 @@ def _entering(experiment: Experiment, stage: Stage, move: Move, now: datetime) -
         case StagePhase.RUNNING:
             return {"attempts": _newest(stage, started_at=now)}
     changed: dict[str, Any] = {"result_key": move.result_key}
+    ended: dict[str, Any] = {"ended_at": now, "reason": move.reason, "message": move.message, "free": move.free}
+    if move.phase is StagePhase.SUCCEEDED and move.reason is StageReason.COMPLETED:
+        ended["launched_at"] = now  # where it was faster than our looks at it
     if move.phase.terminal:
         changed["finished_at"] = now
     if move.phase.terminal or move.phase is StagePhase.BACKOFF:
-        changed["attempts"] = _newest(stage, ended_at=now, reason=move.reason, message=move.message, free=move.free)
+        changed["attempts"] = _newest(stage, **ended)
     return changed
 
 
@@ -74,8 +77,8 @@ def events(before: Experiment, after: Experiment, name: str) -> list[NewEvent]:
         number = new.attempt.number if new.attempt else None
         data = {"from": old.phase, "to": new.phase, "reason": new.reason, "message": new.message, "attempt": number}
         told.append(NewEvent("stage_changed", name, data))
-        if old.phase is StagePhase.LAUNCHING and new.phase is StagePhase.QUEUED:
-            told.append(NewEvent("attempt_launched", name, {"attempt": number, "app": new.attempt.app if new.attempt else None}))
+        if old.attempt and new.attempt and new.attempt.launched_at and not old.attempt.launched_at:
+            told.append(NewEvent("attempt_launched", name, {"attempt": number, "app": new.attempt.app}))
     if all(stage.phase.terminal for stage in after.stages):
         told.append(NewEvent("experiment_finished", data={"phase": after.phase}))
     return told

@@ -33,10 +33,10 @@ def experiment_row(experiment: Experiment) -> dict[str, Any]:
     }
 
 
-def stage_rows(experiment: Experiment) -> dict[str, dict[str, Any]]:
-    """By stage name. The attempts are rows of their own."""
+def stage_rows(experiment: Experiment) -> dict[tuple[Any, ...], dict[str, Any]]:
+    """By (stage name,). The attempts are rows of their own."""
     return {
-        stage.name: {
+        (stage.name,): {
             "experiment_id": experiment.id,
             "position": position,
             "name": stage.name,
@@ -49,8 +49,8 @@ def stage_rows(experiment: Experiment) -> dict[str, dict[str, Any]]:
     }
 
 
-def attempt_rows(experiment: Experiment) -> dict[tuple[str, int], dict[str, Any]]:
-    """By stage name and number."""
+def attempt_rows(experiment: Experiment) -> dict[tuple[Any, ...], dict[str, Any]]:
+    """By (stage name, number)."""
     return {
         (stage.name, attempt.number): {
             "experiment_id": experiment.id,

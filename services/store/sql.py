@@ -5,11 +5,30 @@ import binascii
 import json
 import re
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import BigInteger, Connection, Engine, Row, Select, String, delete, func, insert, literal, or_, select, text, tuple_, update
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    ColumnElement,
+    Connection,
+    Engine,
+    Row,
+    Select,
+    String,
+    Table,
+    delete,
+    func,
+    insert,
+    literal,
+    or_,
+    select,
+    text,
+    tuple_,
+    update,
+)
 from sqlalchemy.exc import IntegrityError
 
 from api import keys
@@ -33,16 +52,8 @@ class SqlStore:
         self._engine = engine
 
     def create(self, experiment: Experiment, idempotent: Idempotent | None, at: datetime) -> Experiment:
-        for last_try in (False, True):
-            try:
-                return self._create(experiment, idempotent, at)
-            except IntegrityError as error:  # somebody else's key or name was committed since we looked: look again
-                if last_try:
-                    raise _name_taken(experiment.name) from error
-        raise AssertionError("unreachable")
-
-    def _create(self, experiment: Experiment, idempotent: Idempotent | None, at: datetime) -> Experiment:
         with writing(self._engine) as connection:
+            advisory_lock(connection, LOCK_EVENTS)  # one submission at a time, so that what is looked up here stays as it was
             if idempotent:
                 used = connection.execute(select(idempotency_keys).where(idempotency_keys.c.key == idempotent.key)).first()
                 if used is not None and used.request_sha256 != idempotent.request_sha256:
@@ -202,22 +213,33 @@ def _one(connection: Connection, condition: Any, called: str) -> Experiment:
 
 
 def _write_parts(connection: Connection, experiment: Experiment) -> None:
-    """Insert the stages and attempts that are new, update those that changed."""
+    """Make the stored stages and attempts equal to the record's, touching only those that differ."""
     mine = stages.c.experiment_id == experiment.id
-    old_stages = {row.name: row.record for row in connection.execute(select(stages.c.name, stages.c.record).where(mine))}
-    for name, row in stage_rows(experiment).items():
-        if name not in old_stages:
-            connection.execute(insert(stages), row)
-        elif old_stages[name] != row["record"]:
-            connection.execute(update(stages).where(mine, stages.c.name == name), row)
-    of_mine = attempts.c.experiment_id == experiment.id
-    tries = connection.execute(select(attempts.c.stage, attempts.c.number, attempts.c.record).where(of_mine))
-    old_attempts = {(row.stage, row.number): row.record for row in tries}
-    for (stage, number), row in attempt_rows(experiment).items():
-        if (stage, number) not in old_attempts:
-            connection.execute(insert(attempts), row)
-        elif old_attempts[stage, number] != row["record"]:
-            connection.execute(update(attempts).where(of_mine, attempts.c.stage == stage, attempts.c.number == number), row)
+    rows = connection.execute(select(stages.c.name, stages.c.record).where(mine))
+    _sync(connection, stages, mine, (stages.c.name,), {(row.name,): row.record for row in rows}, stage_rows(experiment))
+    mine = attempts.c.experiment_id == experiment.id
+    rows = connection.execute(select(attempts.c.stage, attempts.c.number, attempts.c.record).where(mine))
+    old = {(row.stage, row.number): row.record for row in rows}
+    _sync(connection, attempts, mine, (attempts.c.stage, attempts.c.number), old, attempt_rows(experiment))
+
+
+def _sync(  # a table, whose rows, their key, what was and what is to be
+    connection: Connection,
+    table: Table,
+    mine: ColumnElement[bool],
+    key: tuple[Column[Any], ...],
+    old: Mapping[tuple[Any, ...], str],
+    new: Mapping[tuple[Any, ...], dict[str, Any]],
+) -> None:
+    added = [row for identity, row in new.items() if identity not in old]
+    if added:
+        connection.execute(insert(table), added)
+    for identity, record in old.items():
+        where = (mine, *(column == value for column, value in zip(key, identity, strict=True)))
+        if identity not in new:
+            connection.execute(delete(table).where(*where))
+        elif new[identity]["record"] != record:
+            connection.execute(update(table).where(*where), new[identity])
 
 
 def _write_events(connection: Connection, experiment_id: str, new: Sequence[NewEvent], at: datetime) -> None:

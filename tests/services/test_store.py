@@ -110,6 +110,17 @@ def test_compare_and_swap_loses_no_write(store: ExperimentStore) -> None:
     assert store.get("run-1").version == 41
 
 
+def test_a_replaced_record_is_stored_as_it_is_also_where_it_lost_something(store: ExperimentStore) -> None:
+    record = store.create(numbered(1), None, START)
+    attempt = Attempt(number=1, app="a-1", created_at=START)
+    more = record.with_stage(record.stages[0].model_copy(update={"attempts": (attempt,)}))
+    more = store.replace(more, [], START)
+    assert store.get(record.id) == more
+    less = store.replace(more.with_stage(record.stages[0]), [], START)
+    assert store.get(record.id) == less
+    assert store.counts()["attempts"] == {}
+
+
 def test_replacing_a_deleted_record_is_not_found(store: ExperimentStore) -> None:
     record = store.create(numbered(1), Idempotent("key", "a" * 64), START)
     store.delete(record.id)
