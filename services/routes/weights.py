@@ -55,7 +55,7 @@ async def _when_there(service: Context, name: str, seconds: float) -> Weights:
         try:
             return await run_in_threadpool(lambda: reading.averaged(service.experiments.get(name), service.bucket))
         except NotReady as error:
-            if error.extra.pop("final", True) or anyio.current_time() >= deadline:
+            if error.extra.get("final", True) or anyio.current_time() >= deadline:
                 raise
         await anyio.sleep(min(POLL_SECONDS, max(0.0, deadline - anyio.current_time())))
 

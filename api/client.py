@@ -1,0 +1,241 @@
+"""The HTTP client of the service, for the CLI and for downstream jobs.
+
+with Client("http://127.0.0.1:8700") as client:
+    client.submit(text)
+    weights = client.weights("demo", wait=3600).averaged_weights
+"""
+
+import json
+import time
+from collections.abc import Iterator
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import httpx
+from pydantic import BaseModel, TypeAdapter
+
+from api import errors
+from api.errors import NotReady, ServiceUnreachable, SolfaError
+from api.plan import Plan
+from api.views import (
+    ComparisonView,
+    CurrentWeights,
+    EventList,
+    EventView,
+    ExperimentSummary,
+    ExperimentView,
+    LogView,
+    ProblemDocument,
+    StageView,
+    Validated,
+    Weights,
+)
+from api.weights import HistoryHeader, WeightCheckpoint
+
+View = TypeVar("View", bound=BaseModel)
+TIMEOUT = httpx.Timeout(30.0, connect=5.0)
+STREAM_TIMEOUT = httpx.Timeout(60.0, connect=5.0)  # three heartbeats of the service
+WAIT_SLICE = 20.0  # seconds one request waits for weights; a longer wait is many of them
+_STAGES = TypeAdapter(list[StageView])
+
+
+def _tree(root: type[SolfaError]) -> Iterator[type[SolfaError]]:
+    yield root
+    for below in root.__subclasses__():
+        yield from _tree(below)
+
+
+BY_CODE = {error.code: error for error in _tree(SolfaError)}
+
+
+class Client:
+    """A context manager. Every method raises the SolfaError that the service answered with, or ServiceUnreachable."""
+
+    def __init__(self, url: str, transport: httpx.BaseTransport | None = None) -> None:
+        self.url = url
+        self._http = httpx.Client(base_url=url, timeout=TIMEOUT, transport=transport, trust_env=False)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._http.close()
+
+    def submit(self, text: str, idempotency_key: str | None = None) -> ExperimentView:
+        headers = {"Idempotency-Key": idempotency_key} if idempotency_key else {}
+        return ExperimentView.model_validate_json(self._send("POST", "", content=text, headers=headers | _yaml()).content)
+
+    def validate(self, text: str) -> Validated:
+        """What a submission would make; nothing is recorded."""
+        answer = self._send("POST", "", content=text, params={"validate_only": True}, headers=_yaml())
+        return Validated.model_validate_json(answer.content)
+
+    def experiments(self, phase: str | None = None, name_prefix: str | None = None) -> Iterator[ExperimentSummary]:
+        """All experiments, newest first, page by page."""
+        cursor = None
+        while True:
+            chosen = {"limit": 100, "cursor": cursor, "phase": phase, "name_prefix": name_prefix}
+            page = self._send("GET", "", params={name: value for name, value in chosen.items() if value is not None}).json()
+            yield from (ExperimentSummary.model_validate(one) for one in page["experiments"])
+            cursor = page["next_cursor"]
+            if cursor is None:
+                return
+
+    def get(self, experiment: str) -> ExperimentView:
+        return self._read(ExperimentView, f"/{experiment}")
+
+    def spec(self, experiment: str) -> str:
+        return self._send("GET", f"/{experiment}/spec").text
+
+    def plan(self, experiment: str) -> Plan:
+        return self._read(Plan, f"/{experiment}/plan")
+
+    def stages(self, experiment: str) -> list[StageView]:
+        """With the reports of live ones."""
+        return _STAGES.validate_json(self._send("GET", f"/{experiment}/stages").content)
+
+    def cancel(self, experiment: str) -> ExperimentView:
+        return ExperimentView.model_validate_json(self._send("POST", f"/{experiment}/cancel").content)
+
+    def retry(self, experiment: str) -> ExperimentView:
+        return ExperimentView.model_validate_json(self._send("POST", f"/{experiment}/retry").content)
+
+    def delete(self, experiment: str) -> None:
+        self._send("DELETE", f"/{experiment}")
+
+    def logs(self, experiment: str, stage: str, attempt: int | None = None, tail: int | None = None) -> LogView:
+        chosen = {name: value for name, value in {"attempt": attempt, "tail": tail}.items() if value}
+        return self._read(LogView, f"/{experiment}/stages/{stage}/logs", chosen)
+
+    def follow_logs(self, experiment: str, stage: str) -> Iterator[str]:
+        """Lines of the newest attempt as they come, until it ends."""
+        for event, data, _ in self._events(f"/{experiment}/stages/{stage}/logs", {"follow": True}, {}):
+            if event == "end":
+                return
+            yield data
+
+    def events(self, experiment: str, after: int = 0) -> Iterator[EventView]:
+        """Events as they come, until the experiment has finished; a broken stream is taken up where it broke."""
+        while True:
+            try:
+                for _, data, _ in self._events(f"/{experiment}/events", {}, {"Last-Event-ID": str(after)}):
+                    view = EventView.model_validate_json(data)
+                    after = view.id
+                    yield view
+                return
+            except ServiceUnreachable:
+                self.get(experiment)  # is it still there? if not, this says so
+                time.sleep(0.5)
+
+    def past_events(self, experiment: str, after: int = 0) -> Iterator[EventView]:
+        """Events up to now."""
+        while page := EventList.model_validate_json(
+            self._send("GET", f"/{experiment}/events", params={"after": after, "limit": 1000}).content
+        ).events:
+            yield from page
+            after = page[-1].id
+
+    def weights(self, experiment: str, wait: float = 0) -> Weights:
+        """The averaged weights. Raises NotReady when they are not there after `wait` seconds, or can no longer come."""
+        return Weights.model_validate_json(self._weights(experiment, None, wait))
+
+    def export(self, experiment: str, format: str, wait: float = 0) -> str:  # noqa: A002  # as in the route
+        """The averaged weights as a downstream trainer reads them."""
+        return self._weights(experiment, format, wait).decode()
+
+    def history(self, experiment: str, every: int = 1, stage: str | None = None) -> tuple[HistoryHeader, list[WeightCheckpoint]]:
+        """alpha_t step by step, and the constants of its update."""
+        chosen = {"every": every, **({"stage": stage} if stage else {})}
+        document = self._send("GET", f"/{experiment}/weights/history", params=chosen).json()
+        if document["header"] is None:
+            raise NotReady(f"The proxy of {experiment} has recorded no step yet.")
+        records = [WeightCheckpoint.model_validate(record) for record in document["checkpoints"]]
+        return HistoryHeader.model_validate(document["header"]), records
+
+    def current_weights(self, experiment: str) -> CurrentWeights:
+        return self._read(CurrentWeights, f"/{experiment}/weights/current")
+
+    def comparison(self, experiment: str) -> ComparisonView:
+        return self._read(ComparisonView, f"/{experiment}/comparison")
+
+    def ready(self) -> bool:
+        """Whether the service, its database and its bucket answer."""
+        try:
+            return self._http.get("/readyz").status_code == 200
+        except httpx.HTTPError:
+            return False
+
+    def _weights(self, experiment: str, export: str | None, wait: float) -> bytes:
+        deadline = time.monotonic() + wait
+        while True:
+            left = max(0.0, deadline - time.monotonic())
+            chosen = {"wait": min(left, WAIT_SLICE), **({"format": export} if export else {})}
+            try:
+                return self._send("GET", f"/{experiment}/weights", params=chosen, timeout=WAIT_SLICE + 30).content
+            except NotReady as error:
+                if error.extra.get("final") or time.monotonic() >= deadline:
+                    raise
+
+    def _read(self, view: type[View], path: str, params: dict[str, Any] | None = None) -> View:
+        return view.model_validate_json(self._send("GET", path, params=params or {}).content)
+
+    def _send(self, method: str, path: str, **request: Any) -> httpx.Response:
+        try:
+            response = self._http.request(method, f"/v1/experiments{path}", **request)
+        except httpx.HTTPError as error:
+            raise self._unreachable(error) from error
+        _check(response)
+        return response
+
+    def _events(self, path: str, params: dict[str, Any], headers: dict[str, str]) -> Iterator[tuple[str, str, str]]:
+        """(event, data, id) of a stream of server-sent events."""
+        accept = {"Accept": "text/event-stream"}
+        try:
+            with self._http.stream(
+                "GET", f"/v1/experiments{path}", params=params, headers=headers | accept, timeout=STREAM_TIMEOUT
+            ) as response:
+                if response.is_error:
+                    response.read()
+                _check(response)
+                yield from _parsed(response.iter_lines())
+        except httpx.HTTPError as error:
+            raise self._unreachable(error) from error
+
+    def _unreachable(self, error: httpx.HTTPError) -> ServiceUnreachable:
+        return ServiceUnreachable(f"No service answers at {self.url} ({error or type(error).__name__}); start one with `solfa up`.")
+
+
+def _parsed(lines: Iterator[str]) -> Iterator[tuple[str, str, str]]:
+    fields: dict[str, str] = {}
+    for line in lines:
+        if not line:
+            if "data" in fields:
+                yield fields.get("event", "message"), fields["data"], fields.get("id", "")
+            fields = {}
+        elif not line.startswith(":"):
+            name, _, value = line.partition(":")
+            value = value.removeprefix(" ")
+            fields[name] = f"{fields[name]}\n{value}" if name == "data" and name in fields else value
+
+
+def _check(response: httpx.Response) -> None:
+    """Raise what a problem document stands for."""
+    if not response.is_error:
+        return
+    try:
+        raw = response.json()
+        document = ProblemDocument.model_validate(raw)
+    except (json.JSONDecodeError, ValueError):
+        raise SolfaError(f"The service answered {response.status_code}: {response.text[:200]}") from None
+    kind = BY_CODE.get(document.code)
+    if kind is None:
+        kind = errors.BadRequest if response.status_code < 500 else SolfaError
+    extra = {name: value for name, value in raw.items() if name not in ("type", "title", "status", "detail", "code", "instance")}
+    raise kind(document.detail, **extra)
+
+
+def _yaml() -> dict[str, str]:
+    return {"Content-Type": "application/yaml"}

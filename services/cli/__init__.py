@@ -1,0 +1,5 @@
+"""The command line: `solfa`."""
+
+from services.cli.main import main
+
+__all__ = ["main"]

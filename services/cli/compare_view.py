@@ -1,0 +1,73 @@
+"""The comparison: held-out loss of each mixture's model, domain by domain, and what it amounts to in words."""
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from api.results import Compared, MixtureRow
+
+BEST = "bold #009e73"
+TITLES = {"averaged": "DoReMi", "reference": "baseline", "uniform": "uniform", "hardest": "hardest", "easiest": "easiest"}
+
+
+def compare_view(compared: Compared) -> RenderableType:
+    """The table, then a sentence for each mixture, also where it lost."""
+    table = Table(
+        title="Held-out loss by domain, nats per token (lower is better; * best of its row)",
+        title_justify="left",
+        title_style="bold",
+        box=None,
+        padding=(0, 1),
+    )
+    table.add_column("domain", style="bold", overflow="ellipsis", max_width=24)
+    for row in compared.rows:
+        table.add_column(TITLES.get(row.mixture, row.mixture), justify="right")
+        table.add_column("share", justify="right", style="dim")
+    for domain in sorted(compared.rows[0].evaluation.losses):
+        losses = [row.evaluation.losses[domain] for row in compared.rows]
+        shares = [f"{row.sampling_weights[domain]:.3f}" for row in compared.rows]
+        table.add_row(domain, *_interleaved(losses, shares))
+    table.add_section()
+    none = [""] * len(compared.rows)
+    table.add_row("average", *_interleaved([row.evaluation.average for row in compared.rows], none))
+    table.add_row("worst", *_interleaved([row.evaluation.worst for row in compared.rows], none))
+    return Group(table, Text(), *[Text(sentence) for sentence in sentences(compared)])
+
+
+def sentences(compared: Compared) -> list[str]:
+    """What the table says, without more than it says."""
+    said = []
+    baseline = next((row for row in compared.rows if row.mixture == compared.baseline), None)
+    if baseline is None:
+        return ["There is no baseline (mixture `reference`) to compare with."]
+    for row in compared.rows:
+        if row is not baseline:
+            said.append(_against(row, baseline))
+    best = min(compared.rows, key=lambda row: row.evaluation.average)
+    said.append(f"Lowest average: {TITLES.get(best.mixture, best.mixture)} ({best.evaluation.average:.4f}).")
+    return said
+
+
+def _against(row: MixtureRow, baseline: MixtureRow) -> str:
+    name = TITLES.get(row.mixture, row.mixture)
+    number = len(row.evaluation.losses)
+    difference = row.evaluation.average - baseline.evaluation.average
+    verdict = "as good as" if difference == 0 else "better than" if difference < 0 else "worse than"
+    reached = (
+        f"it reached the baseline's last average at step {row.steps_to_baseline:,}"
+        if row.steps_to_baseline is not None
+        else "it never reached the baseline's last average"
+    )
+    lost = f"; worse on {', '.join(row.worse)}" if row.worse else ""
+    return (
+        f"{name}: better than the baseline on {len(row.better)} of {number} domains{lost}. "
+        f"On average {abs(difference):.4f} nats {verdict} it; {reached}."
+    )
+
+
+def _interleaved(losses: list[float], shares: list[str]) -> list[Text]:
+    best = min(losses)
+    cells = []
+    for loss, share in zip(losses, shares, strict=True):
+        cells += [Text(f"{loss:.4f}*", style=BEST) if loss == best else Text(f"{loss:.4f} "), Text(share)]
+    return cells

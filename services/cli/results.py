@@ -1,0 +1,69 @@
+"""`solfa weights`, `compare`, `replay`: what a search found."""
+
+from typing import Annotated
+
+import typer
+
+from api.exports import FORMATS
+from api.replay import replay as replay_history
+from services.cli.compare_view import compare_view
+from services.cli.connection import AsJson, Home, Url, connect
+from services.cli.exits import Exit
+from services.cli.screen import err, out, print_json
+from services.cli.weights_view import current_view, weights_view
+
+Name = Annotated[str, typer.Argument(help="The experiment's name or id.")]
+
+
+def weights(
+    name: Name,
+    export: Annotated[str | None, typer.Option("--format", help="For a downstream trainer: " + ", ".join(FORMATS))] = None,
+    wait: Annotated[float, typer.Option(min=0, help="Seconds to wait for them.")] = 0,
+    current: Annotated[bool, typer.Option("--current", help="alpha of the proxy that runs now.")] = False,
+    url: Url = None,
+    home: Home = None,
+    as_json: AsJson = False,
+) -> None:
+    """The averaged domain weights, as bars or in a downstream trainer's format."""
+    with connect(url, home) as client:
+        if export:
+            print(client.export(name, export, wait), end="")
+        elif current:
+            now = client.current_weights(name)
+            print_json(now) if as_json else out.print(current_view(now))
+        else:
+            found = client.weights(name, wait)
+            print_json(found) if as_json else out.print(weights_view(found))
+
+
+def compare(name: Name, url: Url = None, home: Home = None, as_json: AsJson = False) -> None:
+    """The held-out loss of each mixture's model, domain by domain, against the baseline."""
+    with connect(url, home) as client:
+        found = client.comparison(name)
+    if as_json:
+        print_json(found)
+    else:
+        out.print(compare_view(found.compared))
+
+
+def replay(
+    name: Name,
+    stage: Annotated[str | None, typer.Option(help="A proxy stage; by default the one that runs, or ran last.")] = None,
+    url: Url = None,
+    home: Home = None,
+    as_json: AsJson = False,
+) -> None:
+    """Recompute every alpha and their average from the recorded excess losses, and say whether they agree with what was recorded."""
+    with connect(url, home) as client:
+        found = replay_history([client.history(name, stage=stage)])
+    largest = max(found.max_alpha_difference, found.max_average_difference)
+    if as_json:
+        print_json(found)
+    elif found.agrees:
+        out.print(
+            f"{found.stage}: {found.steps:,} steps replayed in float64 agree with the record; the largest difference is {largest:.1e}."
+        )
+    else:
+        err.print(f"{found.stage}: the record disagrees from step {found.first_disagreeing_step}; the largest difference is {largest:.1e}.")
+    if not found.agrees:
+        raise typer.Exit(Exit.DISAGREES)
