@@ -5,6 +5,7 @@ from pathlib import Path
 import torch
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 from transformers import AutoModelForCausalLM
+from transformers.utils import logging as transformers_logging
 
 from api.bucket import Bucket
 from api.errors import DataError
@@ -19,6 +20,7 @@ def save_model(model: ParallelModel, bucket: Bucket, prefix: str, world: World, 
     options = StateDictOptions(full_state_dict=True, cpu_offload=True)
     weights = get_model_state_dict(model.model, options=options)
     if world.is_first:
+        transformers_logging.disable_progress_bar()  # its bars would tear the log
         named = {name.removeprefix("network."): value for name, value in weights.items()}
         with writing(bucket, prefix, cache) as folder:
             model.model.network.save_pretrained(folder, state_dict=named)

@@ -60,10 +60,8 @@ def replay(
     if as_json:
         print_json(found)
     elif found.agrees:
-        out.print(
-            f"{found.stage}: {found.steps:,} steps replayed in float64 agree with the record; the largest difference is {largest:.1e}."
-        )
+        out.print(f"{found.stage}: {found.steps:,} steps replayed in float64 agree with the record, to {largest:.1e}.")
     else:
-        err.print(f"{found.stage}: the record disagrees from step {found.first_disagreeing_step}; the largest difference is {largest:.1e}.")
+        err.print(f"{found.stage}: the record disagrees from step {found.first_disagreeing_step} on, by up to {largest:.1e}.")
     if not found.agrees:
         raise typer.Exit(Exit.DISAGREES)

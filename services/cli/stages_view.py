@@ -69,9 +69,11 @@ def _words(stage: StageView) -> str:
 
 
 def _elapsed(stage: StageView, now: datetime) -> str:
-    if stage.first_launched_at is None or stage.adopted:
+    """Time that attempts ran; waiting for a slot is not in it."""
+    if stage.adopted:
         return ""
-    return clock(((stage.finished_at or now) - stage.first_launched_at).total_seconds())
+    spans = [(attempt.ended_at or now) - attempt.started_at for attempt in stage.attempts if attempt.started_at]
+    return clock(sum(span.total_seconds() for span in spans)) if spans else ""
 
 
 def clock(seconds: float) -> str:
