@@ -24,11 +24,13 @@ PROBE_TOKENS = 8
 class CausalModel(nn.Module):
     """A decoder that answers the loss of each token.
 
-    `network` is the transformers model (for `save_pretrained`). Any dropout its config asks for is active in train mode.
+    `network` is the transformers model (for `save_pretrained`); which attention it runs is set here, so that a loaded model is as a
+    built one. Any dropout its config asks for is active in train mode.
     """
 
     def __init__(self, network: PreTrainedModel) -> None:
         super().__init__()
+        network.set_attn_implementation(CAUSAL_SDPA if _attends_to_everything_before(network.config) else "sdpa")
         self.network = network
 
     @property
@@ -91,8 +93,6 @@ def build_model(model: Model, vocab_size: int, sequence_length: int) -> CausalMo
     try:
         config = _config(model, vocab_size, sequence_length)
         network = AutoModelForCausalLM.from_config(config, attn_implementation="sdpa", dtype=torch.float32)
-        if _attends_to_everything_before(config, sequence_length):
-            network.set_attn_implementation(CAUSAL_SDPA)
         built = CausalModel(network)
         _check_computes_what_we_do(built, config.model_type)
     except SolfaError:
@@ -154,12 +154,13 @@ def _fill(config: PreTrainedConfig, name: str, wanted: int, own: set[str], what:
         raise DataError(f"`{name}` is {getattr(config, name)}, but there are {wanted} {what}; leave it out and it is filled in.")
 
 
-def _attends_to_everything_before(config: PreTrainedConfig, sequence_length: int) -> bool:
+def _attends_to_everything_before(config: PreTrainedConfig) -> bool:
     """Whether no layer has a window, chunk or state of its own that a mask would have to tell it about."""
     kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
     window = getattr(config, "sliding_window", None) if getattr(config, "use_sliding_window", True) else None
     chunk = getattr(config, "attention_chunk_size", None)
-    return kinds == {"full_attention"} and all(reach is None or reach >= sequence_length for reach in (window, chunk))
+    longest = config.max_position_embeddings
+    return kinds == {"full_attention"} and all(reach is None or reach >= longest for reach in (window, chunk))
 
 
 def _check_computes_what_we_do(built: CausalModel, model_type: str) -> None:

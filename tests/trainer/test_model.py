@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from api.errors import DataError
 from api.spec import PRESETS, Model
-from trainer.model import CausalModel, build_model
+from trainer.model import CAUSAL_SDPA, CausalModel, build_model
 
 torch.set_num_threads(1)
 
@@ -82,6 +82,8 @@ def test_a_model_with_a_window_keeps_its_mask(masks: list[tuple[bool, bool]]) ->
     assert masks[0][0]
     assert difference[3] > 1e-6
     assert torch.all(difference[4:] < 1e-6)  # out of the window's reach
+    model.network.set_attn_implementation(CAUSAL_SDPA)
+    assert CausalModel(model.network).network.config._attn_implementation == "sdpa"  # as when it is loaded
 
 
 def test_under_compile_attention_still_has_no_mask(masks: list[tuple[bool, bool]]) -> None:
