@@ -9,7 +9,7 @@ import threading
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from api import keys
 from api.bucket import Bucket
@@ -110,8 +110,7 @@ class Reconciler:
 
         Raises SolfaError when the store or the cluster does not answer, or the lease was lost on the way; nothing is half done then.
         """
-        self._lease = self._store.acquire_lease(self._holder, self._pace.lease, self._clock())
-        if self._lease is None:
+        if not self._holds_lease():
             return 0
         apps = self._cluster.apps()
         live = self._store.live()
@@ -121,6 +120,7 @@ class Reconciler:
             try:
                 moves += self._advance(experiment)
             except StaleFence:
+                self._lease = None
                 raise
             except (StaleVersion, NotFound):
                 continue  # somebody changed or deleted it: the next pass sees what it is now
@@ -133,6 +133,13 @@ class Reconciler:
         if live and len(failures) == len(live):
             raise failures[0]
         return moves
+
+    def _holds_lease(self) -> bool:
+        """Take the lease, or renew it when half of its time is over."""
+        now = self._clock()
+        if self._lease is None or self._lease.expires_at - now < timedelta(seconds=self._pace.lease / 2):
+            self._lease = self._store.acquire_lease(self._holder, self._pace.lease, now)
+        return self._lease is not None
 
     def _advance(self, experiment: Experiment) -> int:
         """Each stage of `experiment` by one move at most. Returns how many moved."""
