@@ -52,8 +52,10 @@ def make_app(request: LaunchRequest, site: Site) -> AppDef:
 
 
 def identity(request: LaunchRequest) -> str:
-    """sha256 of what is asked for: a second launch with the same one is an adoption, whatever the machine has become since."""
-    return hashlib.sha256(f"{request.app}\n{request.config_key}\n{request.config.model_dump_json()}".encode()).hexdigest()
+    """sha256 of what is asked for, in terms that no upgrade changes: a second launch with the same one is an adoption."""
+    config = request.config
+    parts = [request.app, request.config_key, config.spec_sha256, config.plan.name, str(config.attempt), config.digest or ""]
+    return hashlib.sha256("\n".join([*parts, config.inputs.model_dump_json(exclude_defaults=True)]).encode()).hexdigest()
 
 
 def torchrun(compute: Compute, python: str) -> Sequence[str]:
