@@ -8,10 +8,10 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-def wait_for(condition: Callable[[], T], seconds: float = 20.0) -> T:
+def wait_for(condition: Callable[[], T], seconds: float = 20.0, every: float = 0.01) -> T:
     """The first truthy answer of `condition`. Fails after `seconds`."""
     deadline = time.monotonic() + seconds
     while not (answer := condition()):
         assert time.monotonic() < deadline, f"{condition} did not come true within {seconds} s"
-        threading.Event().wait(0.01)
+        threading.Event().wait(every)
     return answer
