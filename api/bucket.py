@@ -186,6 +186,27 @@ class FileBucket(Bucket):
         self._lock_path = self.root.with_name(f".{self.root.name}.lock")  # beside the folder, so that no listing shows it
         self._threads = threading.Lock()
 
+    def get(self, key: str) -> Blob:
+        self._check_root()
+        return super().get(key)
+
+    def exists(self, key: str) -> bool:
+        self._check_root()
+        return super().exists(key)
+
+    def put(self, key: str, data: bytes) -> str:
+        self._check_root()
+        return super().put(key, data)
+
+    def create(self, key: str, data: bytes) -> str:
+        self._check_root()
+        return super().create(key, data)
+
+    def _check_root(self) -> None:
+        """A folder that is gone, as when its disk is unmounted, is not an empty bucket: no result would be taken for a lost one."""
+        if not self.root.is_dir():
+            raise BucketUnavailable(f"The bucket's folder {self.root} is not there; put it back, or mount it.")
+
     def replace(self, key: str, data: bytes, etag: str) -> str:
         with _translated(key), self._threads, self._lock_path.open("a") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)

@@ -18,6 +18,12 @@ def result(experiment_id: str, stage: str) -> str:
     return f"{stage_prefix(experiment_id, stage)}result.json"
 
 
+def owner(result_key: str) -> tuple[str, str]:
+    """(experiment id, stage) that a result's key belongs to."""
+    _, experiment_id, _, stage, _ = result_key.split("/")
+    return experiment_id, stage
+
+
 def latest_state(experiment_id: str, stage: str) -> str:
     """The TrainStatePointer."""
     return f"{stage_prefix(experiment_id, stage)}states/latest.json"

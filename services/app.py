@@ -1,11 +1,11 @@
 """The FastAPI app: ports in, routes out."""
 
 import time
-from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 
-from fastapi import FastAPI, Request, Response
+from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.bucket import Bucket
 from api.views import ProblemDocument
@@ -29,15 +29,33 @@ def create_app(settings: Settings, store: ExperimentStore, bucket: Bucket, clust
         app.include_router(module.router)
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]  # FastAPI's documented way to extend the document
 
-    @app.middleware("http")
-    async def _timed(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
-        began = time.perf_counter()
-        response = await call_next(request)
-        route = getattr(request.scope.get("route"), "path", "none")
-        app.state.context.metrics.saw_request((request.method, route, response.status_code), time.perf_counter() - began)
-        return response
-
+    app.add_middleware(Timed, metrics=app.state.context.metrics)
     return app
+
+
+class Timed:
+    """Times each answer up to its first byte: a stream goes on for as long as its reader likes."""
+
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+        self._app, self._metrics = app, metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        began, status, seconds = time.perf_counter(), 500, None  # what fails without an answer is answered outside of this, with 500
+
+        async def timed(message: Message) -> None:
+            nonlocal status, seconds
+            if message["type"] == "http.response.start":
+                status, seconds = message["status"], time.perf_counter() - began
+            await send(message)
+
+        try:
+            await self._app(scope, receive, timed)
+        finally:
+            route = getattr(scope.get("route"), "path", "none")
+            self._metrics.saw_request((scope["method"], route, status), seconds or time.perf_counter() - began)
 
 
 def _openapi(app: FastAPI) -> dict[str, object]:

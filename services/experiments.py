@@ -3,13 +3,14 @@
 import hashlib
 import secrets
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from datetime import datetime
 from typing import Any
 
 from api import keys
 from api.bucket import Bucket
-from api.errors import Conflict, NotFound, StaleVersion
+from api.errors import Conflict, NotFound, SolfaError, StaleVersion
 from api.experiment import Experiment, ExperimentPhase, Stage, app_name
 from api.plan import make_plan, stage_digests
 from api.spec import ExperimentSpec, parse_spec
@@ -35,9 +36,15 @@ class Experiments:
         """Called after a write, so that the reconciler looks at once."""
 
     def submit(self, text: str, idempotency_key: str | None = None) -> Experiment:
-        """Store a new experiment. Raises SpecError with every problem, NameTaken, IdempotencyMismatch."""
-        spec = self._parsed(text)
+        """Store a new experiment. Raises SpecError with every problem, NameTaken, IdempotencyMismatch.
+
+        A repetition is answered with what the first request made, whatever has become of the sources or the experiment since.
+        """
         sha256 = _sha256(text)
+        idempotent = Idempotent(idempotency_key, sha256) if idempotency_key else None
+        if idempotent and (made := self._store.repeated(idempotent)):
+            return made
+        spec = self._parsed(text)
         plan = make_plan(spec)
         digests = stage_digests(spec, plan, fingerprints(spec)) if self._settings.check_sources else {}
         experiment = Experiment(
@@ -48,9 +55,20 @@ class Experiments:
             created_at=self._clock(),
             stages=tuple(Stage(plan=planned, digest=digests.get(planned.name)) for planned in plan.stages),
         )
-        idempotent = Idempotent(idempotency_key, sha256) if idempotency_key else None
-        stored = self._store.create(experiment, idempotent, self._clock())
-        self._bucket.put(keys.spec(stored.id), text.encode())
+        return self._recorded(experiment, idempotent)
+
+    def _recorded(self, experiment: Experiment, idempotent: Idempotent | None) -> Experiment:
+        """The copy of the spec goes first: it counts for nothing without its record, where a record without it would be half of one."""
+        copy = keys.spec(experiment.id)
+        self._bucket.put(copy, experiment.spec_text.encode())
+        try:
+            stored = self._store.create(experiment, idempotent, self._clock())
+        except SolfaError:
+            with suppress(SolfaError):
+                self._bucket.delete(copy)
+            raise
+        if stored.id != experiment.id:  # another request with this key was a moment earlier
+            self._bucket.delete(copy)
         self.on_change()
         return stored
 
@@ -113,12 +131,31 @@ class Experiments:
         _check_version(experiment, if_match)
         if experiment.phase not in TERMINAL:
             raise Conflict(f"{experiment.name} is {experiment.phase}; cancel it first.")
-        adopted = self._store.adopters(experiment.id)
-        self._store.delete(experiment.id)
-        for stage in experiment.stages:
-            if keys.result(experiment.id, stage.name) not in adopted:
-                self._bucket.delete_prefix(keys.stage_prefix(experiment.id, stage.name))
+        self._bucket.exists(keys.spec(experiment.id))  # a bucket that is away says so before the record is gone
+        self._store.delete(experiment.id, experiment.version)  # a retry in between wins
         self._bucket.delete(keys.spec(experiment.id))
+        for prefix in self._unused(experiment):
+            self._bucket.delete_prefix(prefix)
+
+    def _unused(self, deleted: Experiment) -> Iterator[str]:
+        """Prefixes of stages that only the deleted record named: its own, and those it had adopted from experiments deleted earlier.
+
+        The record is gone by now, so nothing starts to adopt its results while this looks who did.
+        """
+        adopted = self._store.adopters(deleted.id)
+        for stage in deleted.stages:
+            if keys.result(deleted.id, stage.name) not in adopted:
+                yield keys.stage_prefix(deleted.id, stage.name)
+        for key in {stage.result_key for stage in deleted.stages if stage.result_key}:
+            donor, name = keys.owner(key)
+            if donor != deleted.id and not self._exists(donor) and key not in self._store.adopters(donor):
+                yield keys.stage_prefix(donor, name)
+
+    def _exists(self, experiment_id: str) -> bool:
+        try:
+            return self._store.get(experiment_id).id == experiment_id
+        except NotFound:
+            return False
 
     def stage(self, name_or_id: str, stage_name: str) -> tuple[Experiment, Stage]:
         """Raises NotFound."""

@@ -11,6 +11,7 @@ from services.reconciler import Pass
 from services.store import ExperimentStore
 
 VERSION = "0.1.0"
+METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})  # anybody may send any word as a method
 
 
 class _Records(Collector):
@@ -60,4 +61,4 @@ class Metrics:
     def saw_request(self, labels: tuple[str, str, int], seconds: float) -> None:
         """`labels`: method, route template (never a path: names are unbounded), status."""
         method, route, status = labels
-        self._requests.labels(method, route, str(status)).observe(seconds)
+        self._requests.labels(method if method in METHODS else "other", route, str(status)).observe(seconds)

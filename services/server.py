@@ -5,7 +5,7 @@ import signal
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from types import FrameType
 
 import uvicorn
@@ -15,7 +15,7 @@ from api.errors import Conflict
 from services.app import create_app
 from services.launch.cluster import Cluster
 from services.launch.local import LocalCluster
-from services.reconciler import Reconciler
+from services.reconciler import Pace, Reconciler
 from services.settings import Settings
 from services.store import ExperimentStore, open_store
 
@@ -26,20 +26,26 @@ JOIN_SECONDS = 10
 class Service:
     """The parts, wired."""
 
-    def __init__(self, settings: Settings, store: ExperimentStore, bucket: Bucket, cluster: Cluster) -> None:
+    def __init__(self, settings: Settings, store: ExperimentStore, bucket: Bucket, cluster: Cluster, pace: Pace | None = None) -> None:
         self.settings = settings
         self.app = create_app(settings, store, bucket, cluster)
         context = self.app.state.context
-        self._reconciler = Reconciler(store, cluster, bucket, on_pass=context.metrics.saw_pass)
+        self._reconciler = Reconciler(store, cluster, bucket, pace=pace or Pace(), on_pass=context.metrics.saw_pass)
         context.experiments.on_change = self._reconciler.wake
         self._stop = threading.Event()
+        self._server: _Server | None = None
+
+    def stop(self) -> None:
+        """End `serve`, as a signal does; safe from any thread, once `on_ready` was called."""
+        if self._server:
+            self._server.should_exit = True
 
     def serve(self, on_ready: Callable[[str], None] = lambda _: None) -> None:
         """Listen until a signal; `on_ready` is told the URL. Raises Conflict when the port is taken."""
         listener = _listen(self.settings.host, self.settings.port)
         host, port = listener.getsockname()[:2]
         config = uvicorn.Config(self.app, log_level="warning", access_log=False, timeout_graceful_shutdown=3)
-        server = _Server(config, lambda: on_ready(f"http://{host}:{port}"))
+        server = self._server = _Server(config, lambda: on_ready(f"http://{host}:{port}"))
         thread = threading.Thread(target=self._reconciler.run, args=(self._stop,), name="reconciler")
         if self.settings.reconcile:
             thread.start()
@@ -78,16 +84,15 @@ class _Server(uvicorn.Server):
 @contextmanager
 def open_service(settings: Settings) -> Iterator[Service]:
     """Open what the settings name, check that it can be worked with, and close it at the end. Raises SolfaError in one sentence."""
-    settings.home.mkdir(parents=True, exist_ok=True)
+    settings.make_home()
     bucket = open_bucket(settings.bucket)
     bucket.probe()
-    store = open_store(settings.database)
-    cluster = LocalCluster(settings.apps, bucket.url, settings.slots)
-    try:
+    with ExitStack() as stack:
+        store = open_store(settings.database)
+        stack.callback(store.close)
+        cluster = LocalCluster(settings.apps, bucket.url, settings.slots)
+        stack.callback(cluster.close)
         yield Service(settings, store, bucket, cluster)
-    finally:
-        cluster.close()
-        store.close()
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from api.errors import BadRequest
 
@@ -36,6 +36,8 @@ class Settings(BaseModel):
     """A larger request is refused."""
     max_wait_seconds: float = Field(default=300.0, ge=0)
     """The longest `?wait=`."""
+    heartbeat_seconds: float = Field(default=15.0, gt=0)
+    """Between the signs of life of a silent event stream."""
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ, **given: Any) -> Self:
@@ -43,8 +45,19 @@ class Settings(BaseModel):
         named = {name: environment[PREFIX + name.upper()] for name in cls.model_fields if PREFIX + name.upper() in environment}
         try:
             return cls.model_validate(named | {name: value for name, value in given.items() if value is not None})
-        except ValueError as error:
-            raise BadRequest(f"The settings are not usable: {error}") from error
+        except ValidationError as error:
+            wrong = "; ".join(f"{PREFIX}{str(one['loc'][0]).upper()}: {one['msg']}" for one in error.errors())
+            raise BadRequest(f"The settings cannot be used ({wrong}); change them in the environment or by the options.") from error
+
+    def make_home(self) -> None:
+        """Make the folder. Raises BadRequest where that cannot be, or where nothing may be written into it."""
+        try:
+            self.home.mkdir(parents=True, exist_ok=True)
+            reason = None if os.access(self.home, os.W_OK | os.X_OK) else "nothing may be written into it"
+        except OSError as error:
+            reason = error.strerror
+        if reason:
+            raise BadRequest(f"The home {self.home.absolute()} cannot be used: {reason}; choose another with SOLFA_HOME or --home.")
 
     @property
     def database(self) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from api.errors import SpecError
+from api.errors import DataError, SpecError
 from api.spec import DoremiSource, ExperimentSpec, FileTokenizer, JsonlSource, ParquetSource, Source, ValidationSource
 
 BUCKET = "bucket:"
@@ -23,8 +23,14 @@ def check_sources(spec: ExperimentSpec, readable: bool) -> None:
 
 
 def fingerprints(spec: ExperimentSpec) -> dict[str, str]:
-    """For each domain a digest of its files' paths, sizes and times of change: sources can change under one path."""
-    return {name: _fingerprint(spec, name) for name in spec.domains}
+    """For each domain a digest of its files' paths, sizes and times of change: sources can change under one path.
+
+    Raises DataError for a file that went away just now.
+    """
+    try:
+        return {name: _fingerprint(spec, name) for name in spec.domains}
+    except OSError as error:
+        raise DataError(f"{error.filename} cannot be read any more ({error.strerror}); put it back, or take it out of the spec.") from error
 
 
 def _fingerprint(spec: ExperimentSpec, name: str) -> str:
@@ -43,9 +49,14 @@ def _fingerprint(spec: ExperimentSpec, name: str) -> str:
 def _files(source: Source, domain: str) -> Iterator[Path]:
     if isinstance(source, JsonlSource | ParquetSource):
         for pattern in source.paths:
-            yield from (Path(name) for name in glob.glob(pattern, recursive=True))
+            yield from _matching(pattern)
     else:
         yield from (path for path in _folder(source, domain).rglob("*") if path.is_file())
+
+
+def _matching(pattern: str) -> Iterator[Path]:
+    """Files, and links to files: what else a pattern matches is no source."""
+    yield from (Path(name) for name in glob.glob(pattern, recursive=True) if os.path.isfile(name))  # noqa: PTH113  # Path's raises
 
 
 def _folder(source: Source, domain: str) -> Path:
@@ -74,15 +85,14 @@ def _of_source(pointer: str, source: Source, domain: str, readable: bool) -> Ite
     folder = _folder(source, domain)
     if not folder.is_absolute():
         yield f"{pointer}/path", f"{folder} is relative; give an absolute path (the solfa command does that for you)"
-    elif readable and not folder.is_dir():
+    elif readable and not os.path.isdir(folder):  # noqa: PTH112  # Path's raises for a name that is too long
         yield f"{pointer}/path", f"there is no folder {folder}"
     elif readable and not any(folder.rglob("*.arrow")):
         yield f"{pointer}/path", f"{folder} holds no Arrow files written by save_to_disk"
 
 
 def _of_files(pointer: str, pattern: str) -> Iterator[tuple[str, str]]:
-    found = [Path(name) for name in glob.glob(pattern, recursive=True)]
-    files = [path for path in found if path.is_file()]
+    files = list(_matching(pattern))
     if not files:
         yield pointer, f"no file matches {pattern}"
     elif unreadable := [path for path in files if not os.access(path, os.R_OK)]:
@@ -95,6 +105,8 @@ def _of_tokenizer(path: Path, readable: bool) -> Iterator[tuple[str, str]]:
     pointer = "/tokenizer/path"
     if not path.is_absolute():
         yield pointer, f"{path} is relative; give an absolute path (the solfa command does that for you)"
+    elif readable and path.exists() and not path.is_file():
+        yield pointer, f"{path} is no file"
     elif readable:
         try:
             json.loads(path.read_bytes())

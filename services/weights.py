@@ -90,8 +90,11 @@ def newest_proxy(experiment: Experiment) -> Stage:
 
 
 def history(experiment: Experiment, stage: Stage, bucket: Bucket, every: int) -> Iterator[tuple[HistoryHeader, WeightCheckpoint]]:
-    """Every `every`-th record of a proxy stage, and its last, segment by segment. Raises NotReady before the first save."""
-    segments = _segments(experiment, stage, bucket)
+    """Every `every`-th record of a proxy stage, and its last, read segment by segment. Raises NotReady, at once, before the first save."""
+    return _records(_segments(experiment, stage, bucket), bucket, every)
+
+
+def _records(segments: list[str], bucket: Bucket, every: int) -> Iterator[tuple[HistoryHeader, WeightCheckpoint]]:
     for number, key in enumerate(segments):
         header, records = read_segment(bucket.get(key).data)
         for record in records:

@@ -68,8 +68,8 @@ class Cluster(Protocol):
     def logs(self, app: str, tail: int | None = None) -> list[str]:
         """The last `tail` lines of all its processes, or all; [] for an absent app."""
 
-    def follow(self, app: str) -> Iterator[str]:
-        """Lines from the beginning, as they come, until the app ends."""
+    def follow(self, app: str) -> Iterator[str | None]:
+        """Lines from the beginning until the app ends; None where there is none yet, so that the caller waits in its own way."""
 
     def close(self) -> None:
         """Let go of what this process holds. Apps run on."""

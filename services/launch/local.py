@@ -7,10 +7,10 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from torchx.runner import Runner
 from torchx.specs import AppDryRunInfo, make_app_handle
@@ -22,7 +22,6 @@ from services.launch.phases import to_phase
 from services.launch.scheduler import NAME, LocalRequest, LocalScheduler
 
 ENDED = (AppPhase.SUCCEEDED, AppPhase.FAILED, AppPhase.CANCELLED)
-FOLLOW_SECONDS = 0.2
 PASSED_ON = ("PATH", "HOME", "USER", "LOGNAME", "LANG", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", "CUDA_HOME")
 PASSED_ON_PREFIXES = ("LC_", "AWS_", "HF_", "NCCL_", "GLOO_", "TORCH_", "TORCHINDUCTOR_", "TRITON_", "SSL_CERT_", "COVERAGE_")
 
@@ -39,7 +38,8 @@ class LocalCluster:
     ) -> None:
         cpus = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
         self._site = Site(bucket_url, max(1, cpus // slots), tuple(command) if command else None, python=sys.executable)
-        self._scheduler = LocalScheduler(root.absolute(), passed_on(os.environ), slots)
+        with _translated():
+            self._scheduler = LocalScheduler(root.absolute(), passed_on(os.environ), slots)
         self._runner = Runner("torchx", {NAME: lambda _session, **_options: self._scheduler})  # what TORCHX_* sets must not reach it
         self._grace_seconds = grace_seconds
         self._closed = threading.Event()
@@ -100,22 +100,22 @@ class LocalCluster:
         except FileNotFoundError:
             return []
 
-    def follow(self, app: str) -> Iterator[str]:
-        path = self._scheduler.log_path(app)
-        if not path.exists():
-            return
-        with path.open(errors="replace") as file:
-            line = ""
+    def follow(self, app: str) -> Iterator[str | None]:
+        line = ""
+        with ExitStack() as stack:
+            file: TextIO | None = None
             while not self._closed.is_set():
                 ended = self.status(app).phase in (*ENDED, AppPhase.ABSENT)  # looked at first: what it wrote before is then all there
-                while part := file.readline():
+                if file is None and self._scheduler.log_path(app).exists():
+                    file = stack.enter_context(self._scheduler.log_path(app).open(errors="replace"))
+                while file is not None and (part := file.readline()):
                     line += part
                     if line.endswith("\n"):
                         yield line.rstrip("\n")
                         line = ""
                 if ended:
                     break
-                self._closed.wait(FOLLOW_SECONDS)
+                yield None
             if line:
                 yield line
 

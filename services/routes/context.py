@@ -50,5 +50,8 @@ IfMatch = Annotated[int | None, Depends(_if_match)]
 
 
 def matches(if_none_match: str | None, etag: str) -> bool:
-    """Whether a conditional read is answered with 304."""
-    return if_none_match is not None and (if_none_match.strip() == "*" or etag in [tag.strip() for tag in if_none_match.split(",")])
+    """Whether a conditional read is answered with 304. Compares weakly, as RFC 9110 says: a proxy that compresses weakens a tag."""
+    if if_none_match is None:
+        return False
+    held = [tag.strip().removeprefix("W/") for tag in if_none_match.split(",")]
+    return held == ["*"] or etag in held

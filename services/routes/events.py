@@ -1,5 +1,6 @@
 """/v1/experiments/{experiment}/events: what happened, as a list or as a stream that can be resumed."""
 
+import logging
 from collections.abc import AsyncIterator
 from typing import Annotated, Any
 
@@ -8,16 +9,17 @@ from fastapi import APIRouter, Header, Query
 from sse_starlette import EventSourceResponse, ServerSentEvent
 from starlette.concurrency import run_in_threadpool
 
+from api.errors import NotFound, SolfaError
 from api.views import EventList, EventView
+from services.experiments import TERMINAL
 from services.problems import documented
 from services.routes.context import Context, ExperimentRef, Service
 from services.store import Event
 
 router = APIRouter(prefix="/v1/experiments/{experiment}", tags=["events"])
 POLL_SECONDS = 0.5
-HEARTBEAT_SECONDS = 15
 PAGE = 500
-LAST = "experiment_finished"
+log = logging.getLogger(__name__)
 
 
 @router.get(
@@ -42,27 +44,34 @@ async def events(
     if last_event_id and last_event_id.isascii() and last_event_id.isdigit():
         after = min(int(last_event_id), 2**62)
     if "text/event-stream" in accept:
-        return EventSourceResponse(_stream(service, record.id, after), ping=HEARTBEAT_SECONDS)
+        return EventSourceResponse(_stream(service, record.id, after), ping=service.settings.heartbeat_seconds)
     found = await run_in_threadpool(service.store.events, record.id, after, limit)
     return EventList(events=[_view(event) for event in found])
 
 
 async def _stream(service: Context, experiment_id: str, after: int) -> AsyncIterator[ServerSentEvent]:
+    """Events after `after`, until the experiment has ended or is deleted; a database that is away for a while is waited for."""
     while True:
-        found = await run_in_threadpool(service.store.events, experiment_id, after, PAGE)
+        try:
+            over, found = await run_in_threadpool(_look, service, experiment_id, after)
+        except NotFound:
+            return
+        except SolfaError as error:
+            log.warning("the events of %s are waited for: %s", experiment_id, error.message)
+            over, found = False, []
         for event in found:
             after = event.id
             yield ServerSentEvent(id=str(event.id), event=event.kind, data=_view(event).model_dump_json())
-        if found and found[-1].kind == LAST:
+        if over and not found:
             return
-        if not found and await run_in_threadpool(_is_over, service, experiment_id):
-            return
-        await anyio.sleep(POLL_SECONDS)
+        if not found:
+            await anyio.sleep(POLL_SECONDS)
 
 
-def _is_over(service: Context, experiment_id: str) -> bool:
-    """Whether no event will follow: a client that resumes after the last one must not wait for ever."""
-    return service.experiments.get(experiment_id).phase in ("succeeded", "failed", "cancelled")
+def _look(service: Context, experiment_id: str, after: int) -> tuple[bool, list[Event]]:
+    """(whether it had ended before this look at its events, those events): both together tell that none will follow."""
+    over = service.experiments.get(experiment_id).phase in TERMINAL
+    return over, service.store.events(experiment_id, after, PAGE)
 
 
 def _view(event: Event) -> EventView:

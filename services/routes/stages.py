@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator
 from typing import Annotated, Any
 
+import anyio
 from fastapi import APIRouter, Query, Response
 from sse_starlette import EventSourceResponse, ServerSentEvent
 from starlette.concurrency import iterate_in_threadpool
@@ -16,6 +17,7 @@ from services.problems import documented
 from services.routes.context import Context, ExperimentRef, Service, StageRef
 
 router = APIRouter(prefix="/v1/experiments/{experiment}/stages", tags=["stages"])
+POLL_SECONDS = 0.2
 
 
 @router.get("", operation_id="list_stages", summary="Stages, with the reports of live ones", responses=documented(404, 422, 502))
@@ -59,7 +61,7 @@ def logs(
     chosen = _attempt(record, found, attempt)
     kept = service.bucket.find(keys.attempt_log(record.id, found.name, chosen.number))
     if follow and kept is None and service.cluster.status(chosen.app).phase is not AppPhase.ABSENT:
-        return EventSourceResponse(_followed(service, chosen.app), ping=15)
+        return EventSourceResponse(_followed(service, chosen.app), ping=service.settings.heartbeat_seconds)
     lines = kept.data.decode(errors="replace").splitlines() if kept else service.cluster.logs(chosen.app)
     view = LogView(stage=found.name, attempt=chosen.number, lines=lines[-tail:] if tail else lines)
     if follow:
@@ -77,7 +79,10 @@ def _attempt(experiment: Experiment, stage: Stage, number: int | None) -> Attemp
 
 async def _followed(service: Context, app: str) -> AsyncIterator[ServerSentEvent]:
     async for line in iterate_in_threadpool(service.cluster.follow(app)):
-        yield ServerSentEvent(event="line", data=line)
+        if line is None:  # waited for here: a thread that waited for a silent app could neither be used nor ended
+            await anyio.sleep(POLL_SECONDS)
+        else:
+            yield ServerSentEvent(event="line", data=line)
     yield ServerSentEvent(event="end", data="")
 
 

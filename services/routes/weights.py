@@ -1,6 +1,7 @@
 """/v1/experiments/{experiment}/weights and /comparison: what the search found."""
 
 import hashlib
+from itertools import chain, islice
 from typing import Annotated, Any, Literal
 
 import anyio
@@ -84,13 +85,8 @@ def history(
     chosen = service.experiments.stage(experiment, stage)[1] if stage else reading.newest_proxy(record)
     records = reading.history(record, chosen, service.bucket, every)
     render, media_type = (reading.history_json, "application/json") if format == "json" else (reading.history_csv, "text/csv")
-    first = next(chunks := render(records))  # what is not there is said now, not in the middle of a stream
-    return StreamingResponse(_from(first, chunks), media_type=media_type)
-
-
-def _from(first: str, rest: Any) -> Any:
-    yield first
-    yield from rest
+    first = list(islice(records, 1))  # what cannot be read is said now, not in the middle of a stream
+    return StreamingResponse(render(chain(first, records)), media_type=media_type)
 
 
 @router.get(

@@ -60,9 +60,12 @@ class ExperimentStore(Protocol):
     def create(self, experiment: Experiment, idempotent: Idempotent | None, at: datetime) -> Experiment:
         """Store a new record with its `experiment_created` event and idempotency key, in one transaction.
 
-        A key used before with the same request returns the record it made; with another, raises IdempotencyMismatch.
-        Raises NameTaken.
+        A key used before with the same request returns the record as that request made it; with another, raises
+        IdempotencyMismatch. Raises NameTaken.
         """
+
+    def repeated(self, idempotent: Idempotent) -> Experiment | None:
+        """The record as the first request with this key made it; None: this is the first. Raises IdempotencyMismatch."""
 
     def get(self, name_or_id: str) -> Experiment: ...
 
@@ -77,8 +80,8 @@ class ExperimentStore(Protocol):
         Raises StaleVersion when the stored version differs, StaleFence when `fence` is not the current lease's token.
         """
 
-    def delete(self, experiment_id: str) -> None:
-        """Remove the record, its events and its idempotency keys."""
+    def delete(self, experiment_id: str, version: int | None = None) -> None:
+        """Remove the record, its events and its idempotency keys. Raises StaleVersion when it is not at `version`."""
 
     def find_result(self, digest: str) -> tuple[str, str] | None:
         """(experiment id, result key) of a stage that succeeded with this digest, of any experiment; None: there is none."""

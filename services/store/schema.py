@@ -80,6 +80,7 @@ idempotency_keys = Table(
     Column("request_sha256", String(64), nullable=False),
     _experiment(),
     Column("created_at", BigInteger, nullable=False),
+    Column("record", Text, nullable=False),  # as the first request made it: what a repetition is answered with
     Index("idempotency_keys_experiment", "experiment_id"),
 )
 

@@ -26,6 +26,7 @@ from sqlalchemy import (
     or_,
     select,
     text,
+    true,
     tuple_,
     update,
 )
@@ -54,21 +55,21 @@ class SqlStore:
     def create(self, experiment: Experiment, idempotent: Idempotent | None, at: datetime) -> Experiment:
         with writing(self._engine) as connection:
             advisory_lock(connection, LOCK_EVENTS)  # one submission at a time, so that what is looked up here stays as it was
-            if idempotent:
-                used = connection.execute(select(idempotency_keys).where(idempotency_keys.c.key == idempotent.key)).first()
-                if used is not None and used.request_sha256 != idempotent.request_sha256:
-                    raise IdempotencyMismatch("This Idempotency-Key was used with another request; use a new key for a new request.")
-                if used is not None:
-                    return _one(connection, experiments.c.id == used.experiment_id, experiment.name)
+            if idempotent and (made := _repeated(connection, idempotent)):
+                return made
             if connection.execute(select(experiments.c.id).where(experiments.c.name == experiment.name)).first():
                 raise _name_taken(experiment.name)
             connection.execute(insert(experiments), experiment_row(experiment))
             _write_parts(connection, experiment)
             if idempotent:
-                row = {"key": idempotent.key, "request_sha256": idempotent.request_sha256}
+                row = {"key": idempotent.key, "request_sha256": idempotent.request_sha256, "record": experiment.model_dump_json()}
                 connection.execute(insert(idempotency_keys), {**row, "experiment_id": experiment.id, "created_at": to_micros(at)})
             _write_events(connection, experiment.id, [NewEvent("experiment_created", data={"name": experiment.name})], at)
         return experiment
+
+    def repeated(self, idempotent: Idempotent) -> Experiment | None:
+        with reading(self._engine) as connection:
+            return _repeated(connection, idempotent)
 
     def get(self, name_or_id: str) -> Experiment:
         if not NAME.fullmatch(name_or_id):
@@ -109,15 +110,19 @@ class SqlStore:
             if connection.execute(update(experiments).where(matches), experiment_row(after)).rowcount == 0:
                 if connection.execute(select(experiments.c.id).where(experiments.c.id == experiment.id)).first() is None:
                     raise _not_found(experiment.name)
-                raise StaleVersion(f"{experiment.name} was changed by somebody else since it was read; read it again.")
+                raise _stale(experiment.name)
             _write_parts(connection, after)
             _write_events(connection, experiment.id, events, at)
         return after
 
-    def delete(self, experiment_id: str) -> None:
+    def delete(self, experiment_id: str, version: int | None = None) -> None:
+        matches = (experiments.c.id == experiment_id) & (experiments.c.version == version if version is not None else true())
         with writing(self._engine) as connection:
-            if connection.execute(delete(experiments).where(experiments.c.id == experiment_id)).rowcount == 0:
+            if connection.execute(delete(experiments).where(matches)).rowcount:
+                return
+            if connection.execute(select(experiments.c.id).where(experiments.c.id == experiment_id)).first() is None:
                 raise _not_found(experiment_id)
+            raise _stale(experiment_id)
 
     def find_result(self, digest: str) -> tuple[str, str] | None:
         query = (
@@ -187,6 +192,15 @@ class SqlStore:
 
     def close(self) -> None:
         self._engine.dispose()
+
+
+def _repeated(connection: Connection, idempotent: Idempotent) -> Experiment | None:
+    used = connection.execute(select(idempotency_keys).where(idempotency_keys.c.key == idempotent.key)).first()
+    if used is None:
+        return None
+    if used.request_sha256 != idempotent.request_sha256:
+        raise IdempotencyMismatch("This Idempotency-Key was used with another request; use a new key for a new request.")
+    return Experiment.model_validate_json(used.record)
 
 
 def _load(connection: Connection, query: Select[Any]) -> list[Experiment]:
@@ -271,6 +285,10 @@ def _decode(cursor: str) -> tuple[int, str]:
 
 def _not_found(name_or_id: str) -> NotFound:
     return NotFound(f"There is no experiment {name_or_id}.")
+
+
+def _stale(name_or_id: str) -> StaleVersion:
+    return StaleVersion(f"{name_or_id} was changed by somebody else since it was read; read it again.")
 
 
 def _name_taken(name: str) -> NameTaken:

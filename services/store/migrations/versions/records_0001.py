@@ -67,6 +67,7 @@ def upgrade() -> None:
         sa.Column("request_sha256", sa.String(64), nullable=False),
         _experiment(),
         sa.Column("created_at", sa.BigInteger, nullable=False),
+        sa.Column("record", sa.Text, nullable=False),
     )
     op.create_index("idempotency_keys_experiment", "idempotency_keys", ["experiment_id"])
     op.create_table(
