@@ -10,12 +10,13 @@ import time
 from collections.abc import Iterator
 from types import TracebackType
 from typing import Any, Self, TypeVar
+from urllib.parse import quote
 
 import httpx
-from pydantic import BaseModel, TypeAdapter
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from api import errors
-from api.errors import NotReady, ServiceUnreachable, SolfaError
+from api.errors import NotFound, NotReady, ServiceUnreachable, SolfaError
 from api.plan import Plan
 from api.views import (
     ComparisonView,
@@ -32,11 +33,10 @@ from api.views import (
 )
 from api.weights import HistoryHeader, WeightCheckpoint
 
-View = TypeVar("View", bound=BaseModel)
+View = TypeVar("View", bound=BaseModel | list[StageView])
 TIMEOUT = httpx.Timeout(30.0, connect=5.0)
 STREAM_TIMEOUT = httpx.Timeout(60.0, connect=5.0)  # three heartbeats of the service
 WAIT_SLICE = 20.0  # seconds one request waits for weights; a longer wait is many of them
-_STAGES = TypeAdapter(list[StageView])
 
 
 def _tree(root: type[SolfaError]) -> Iterator[type[SolfaError]]:
@@ -66,12 +66,12 @@ class Client:
 
     def submit(self, text: str, idempotency_key: str | None = None) -> ExperimentView:
         headers = {"Idempotency-Key": idempotency_key} if idempotency_key else {}
-        return ExperimentView.model_validate_json(self._send("POST", "", content=text, headers=headers | _yaml()).content)
+        return _understood(ExperimentView, self._send("POST", "", content=text, headers=headers | _yaml()).content)
 
     def validate(self, text: str) -> Validated:
         """What a submission would make; nothing is recorded."""
         answer = self._send("POST", "", content=text, params={"validate_only": True}, headers=_yaml())
-        return Validated.model_validate_json(answer.content)
+        return _understood(Validated, answer.content)
 
     def experiments(self, phase: str | None = None, name_prefix: str | None = None) -> Iterator[ExperimentSummary]:
         """All experiments, newest first, page by page."""
@@ -85,34 +85,34 @@ class Client:
                 return
 
     def get(self, experiment: str) -> ExperimentView:
-        return self._read(ExperimentView, f"/{experiment}")
+        return self._read(ExperimentView, _path(experiment))
 
     def spec(self, experiment: str) -> str:
-        return self._send("GET", f"/{experiment}/spec").text
+        return self._send("GET", _path(experiment, "spec")).text
 
     def plan(self, experiment: str) -> Plan:
-        return self._read(Plan, f"/{experiment}/plan")
+        return self._read(Plan, _path(experiment, "plan"))
 
     def stages(self, experiment: str) -> list[StageView]:
         """With the reports of live ones."""
-        return _STAGES.validate_json(self._send("GET", f"/{experiment}/stages").content)
+        return _understood(list[StageView], self._send("GET", _path(experiment, "stages")).content)
 
     def cancel(self, experiment: str) -> ExperimentView:
-        return ExperimentView.model_validate_json(self._send("POST", f"/{experiment}/cancel").content)
+        return _understood(ExperimentView, self._send("POST", _path(experiment, "cancel")).content)
 
     def retry(self, experiment: str) -> ExperimentView:
-        return ExperimentView.model_validate_json(self._send("POST", f"/{experiment}/retry").content)
+        return _understood(ExperimentView, self._send("POST", _path(experiment, "retry")).content)
 
     def delete(self, experiment: str) -> None:
-        self._send("DELETE", f"/{experiment}")
+        self._send("DELETE", _path(experiment))
 
     def logs(self, experiment: str, stage: str, attempt: int | None = None, tail: int | None = None) -> LogView:
         chosen = {name: value for name, value in {"attempt": attempt, "tail": tail}.items() if value}
-        return self._read(LogView, f"/{experiment}/stages/{stage}/logs", chosen)
+        return self._read(LogView, _path(experiment, "stages", stage, "logs"), chosen)
 
     def follow_logs(self, experiment: str, stage: str) -> Iterator[str]:
         """Lines of the newest attempt as they come, until it ends."""
-        for event, data, _ in self._events(f"/{experiment}/stages/{stage}/logs", {"follow": True}, {}):
+        for event, data, _ in self._events(_path(experiment, "stages", stage, "logs"), {"follow": True}, {}):
             if event == "end":
                 return
             yield data
@@ -121,8 +121,8 @@ class Client:
         """Events as they come, until the experiment has finished; a broken stream is taken up where it broke."""
         while True:
             try:
-                for _, data, _ in self._events(f"/{experiment}/events", {}, {"Last-Event-ID": str(after)}):
-                    view = EventView.model_validate_json(data)
+                for _, data, _ in self._events(_path(experiment, "events"), {}, {"Last-Event-ID": str(after)}):
+                    view = _understood(EventView, data)
                     after = view.id
                     yield view
                 return
@@ -132,15 +132,13 @@ class Client:
 
     def past_events(self, experiment: str, after: int = 0) -> Iterator[EventView]:
         """Events up to now."""
-        while page := EventList.model_validate_json(
-            self._send("GET", f"/{experiment}/events", params={"after": after, "limit": 1000}).content
-        ).events:
+        while page := self._read(EventList, _path(experiment, "events"), {"after": after, "limit": 1000}).events:
             yield from page
             after = page[-1].id
 
     def weights(self, experiment: str, wait: float = 0) -> Weights:
         """The averaged weights. Raises NotReady when they are not there after `wait` seconds, or can no longer come."""
-        return Weights.model_validate_json(self._weights(experiment, None, wait))
+        return _understood(Weights, self._weights(experiment, None, wait))
 
     def export(self, experiment: str, format: str, wait: float = 0) -> str:  # noqa: A002  # as in the route
         """The averaged weights as a downstream trainer reads them."""
@@ -149,17 +147,17 @@ class Client:
     def history(self, experiment: str, every: int = 1, stage: str | None = None) -> tuple[HistoryHeader, list[WeightCheckpoint]]:
         """alpha_t step by step, and the constants of its update."""
         chosen = {"every": every, **({"stage": stage} if stage else {})}
-        document = self._send("GET", f"/{experiment}/weights/history", params=chosen).json()
+        document = self._send("GET", _path(experiment, "weights", "history"), params=chosen).json()
         if document["header"] is None:
             raise NotReady(f"The proxy of {experiment} has recorded no step yet.")
         records = [WeightCheckpoint.model_validate(record) for record in document["checkpoints"]]
         return HistoryHeader.model_validate(document["header"]), records
 
     def current_weights(self, experiment: str) -> CurrentWeights:
-        return self._read(CurrentWeights, f"/{experiment}/weights/current")
+        return self._read(CurrentWeights, _path(experiment, "weights", "current"))
 
     def comparison(self, experiment: str) -> ComparisonView:
-        return self._read(ComparisonView, f"/{experiment}/comparison")
+        return self._read(ComparisonView, _path(experiment, "comparison"))
 
     def ready(self) -> bool:
         """Whether the service, its database and its bucket answer."""
@@ -174,13 +172,13 @@ class Client:
             left = max(0.0, deadline - time.monotonic())
             chosen = {"wait": min(left, WAIT_SLICE), **({"format": export} if export else {})}
             try:
-                return self._send("GET", f"/{experiment}/weights", params=chosen, timeout=WAIT_SLICE + 30).content
+                return self._send("GET", _path(experiment, "weights"), params=chosen, timeout=WAIT_SLICE + 30).content
             except NotReady as error:
                 if error.extra.get("final") or time.monotonic() >= deadline:
                     raise
 
     def _read(self, view: type[View], path: str, params: dict[str, Any] | None = None) -> View:
-        return view.model_validate_json(self._send("GET", path, params=params or {}).content)
+        return _understood(view, self._send("GET", path, params=params or {}).content)
 
     def _send(self, method: str, path: str, **request: Any) -> httpx.Response:
         try:
@@ -219,6 +217,21 @@ def _parsed(lines: Iterator[str]) -> Iterator[tuple[str, str, str]]:
             name, _, value = line.partition(":")
             value = value.removeprefix(" ")
             fields[name] = f"{fields[name]}\n{value}" if name == "data" and name in fields else value
+
+
+def _path(*parts: str) -> str:
+    """Below /v1/experiments; a name that somebody typed stays one part, whatever is in it. Raises NotFound for what can be no part."""
+    for part in parts:
+        if "/" in part or part in ("", ".", ".."):
+            raise NotFound(f"There is no {part!r}: a name has no slash in it and is no dot.")
+    return "".join(f"/{quote(part, safe='')}" for part in parts)
+
+
+def _understood(view: type[View], answer: bytes | str) -> View:
+    try:
+        return TypeAdapter(view).validate_json(answer)
+    except ValidationError as error:
+        raise SolfaError("What answered is no Solfa service that this version understands; is the address right?") from error
 
 
 def _check(response: httpx.Response) -> None:

@@ -92,7 +92,7 @@ class Observer:
             return None
         donor, key = found
         where = "this experiment" if donor == experiment.id else f"experiment {donor}"
-        sentence = f"Taken over from stage {key.split('/')[-2]} of {where}, which had the same inputs."
+        sentence = f"Taken over from {key.split('/')[-2]} of {where}: same inputs."
         return StandIn(key, StageReason.ADOPTED, sentence, stage.digest)
 
     def _read(self, key: str, model: type[Message]) -> Message | None:

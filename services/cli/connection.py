@@ -1,7 +1,7 @@
 """Which service a command talks to: --url, SOLFA_URL, or the one that `solfa up` wrote down in its home."""
 
-import json
-import os
+import fcntl
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -26,13 +26,19 @@ class Running(BaseModel):
 
 
 def running(home: Path) -> Running | None:
-    """The service that runs in `home`; None when there is none, or it has died."""
+    """The service that runs in `home`; None when there is none, or it has died.
+
+    What it wrote counts only while its lock is held: the kernel lets go of that however it dies, where a pid may be another's by now.
+    """
     try:
-        found = Running.model_validate(json.loads((home / "service.json").read_text()))
-        os.kill(found.pid, 0)
+        found = Running.model_validate_json((home / "service.json").read_text())
+        with (home / "service.lock").open() as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return found
     except (OSError, ValueError):
-        return None
-    return found
+        pass
+    return None
 
 
 def connect(url: str | None, home: Path | None) -> Client:
@@ -41,3 +47,9 @@ def connect(url: str | None, home: Path | None) -> Client:
         found = running(settings.home)
         url = found.url if found else f"http://{settings.host}:{settings.port}"
     return Client(url)
+
+
+def options(url: str | None, home: Path | None) -> str:
+    """What a command needs to reach the same service, as it is typed: "" or " --home FOLDER"."""
+    given = [("--url", url), ("--home", home and str(home))]
+    return "".join(f" {option} {shlex.quote(value)}" for option, value in given if value)

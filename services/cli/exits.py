@@ -2,7 +2,7 @@
 
 from enum import IntEnum
 
-from api.errors import Conflict, NotFound, NotReady, ServiceUnreachable, SolfaError, SpecError
+from api.errors import BadRequest, Conflict, NotFound, NotReady, ServiceUnreachable, SolfaError, SpecError
 
 
 class Exit(IntEnum):
@@ -10,7 +10,7 @@ class Exit(IntEnum):
 
     OK = 0
     FAILED = 1  # the experiment failed or was cancelled, or an error that has no code of its own
-    USAGE = 2  # wrong words on the command line (typer's own)
+    USAGE = 2  # wrong words on the command line (typer's own too), a file that cannot be read, settings that are none
     BAD_SPEC = 3
     NOT_FOUND = 4
     NOT_READY = 5
@@ -26,6 +26,7 @@ TABLE = (
 )
 
 _CODES: tuple[tuple[type[SolfaError], Exit], ...] = (
+    (BadRequest, Exit.USAGE),
     (SpecError, Exit.BAD_SPEC),
     (NotFound, Exit.NOT_FOUND),
     (NotReady, Exit.NOT_READY),

@@ -24,16 +24,21 @@ def weights(
     home: Home = None,
     as_json: AsJson = False,
 ) -> None:
-    """The averaged domain weights, as bars or in a downstream trainer's format."""
+    """The averaged domain weights, as bars or in a downstream trainer's format.
+
+    Example: solfa weights demo --wait 3600 --format megatron
+    """
+    if current and (export or wait):
+        raise typer.BadParameter("--current shows the weights of now as bars or JSON; leave --format and --wait out.")
     with connect(url, home) as client:
         if export:
             print(client.export(name, export, wait), end="")
         elif current:
             now = client.current_weights(name)
-            print_json(now) if as_json else out.print(current_view(now))
+            print_json(now) if as_json else out.print(current_view(now, out.width))
         else:
             found = client.weights(name, wait)
-            print_json(found) if as_json else out.print(weights_view(found))
+            print_json(found) if as_json else out.print(weights_view(found, out.width))
 
 
 def compare(name: Name, url: Url = None, home: Home = None, as_json: AsJson = False) -> None:
@@ -43,7 +48,7 @@ def compare(name: Name, url: Url = None, home: Home = None, as_json: AsJson = Fa
     if as_json:
         print_json(found)
     else:
-        out.print(compare_view(found.compared))
+        out.print(compare_view(found.compared, out.width))
 
 
 def replay(

@@ -3,12 +3,11 @@
 from datetime import datetime
 
 from rich.console import Group, RenderableType
-from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
 
-from api.plan import Plan
+from api.plan import Plan, PlannedStage
 from api.spec import ExperimentSpec
 from api.stages import StageKind, StagePhase
 from api.views import ExperimentSummary, ExperimentView, StageView
@@ -24,31 +23,39 @@ MARKS = {
     StagePhase.LAUNCHING: ("◷", "dim"),
     StagePhase.BLOCKED: ("·", "dim"),
 }
+BAR_WIDTH = 24
+ROOMY = 110  # columns from which a terminal has room for words beside the bars
 
 
-def status_view(experiment: ExperimentView, stages: list[StageView], now: datetime) -> RenderableType:
-    """A row a stage, with a bar for what runs; `now` is for elapsed times."""
-    table = Table(box=None, padding=(0, 1), title=f"{experiment.name}: {experiment.phase}", title_justify="left", title_style="bold")
-    table.add_column("")
-    table.add_column("stage", style="bold")
-    table.add_column("phase")
-    table.add_column("progress", width=24)
-    table.add_column("", justify="right")
-    table.add_column("what it says", style="dim", overflow="fold", ratio=1)
+def status_view(experiment: ExperimentView, stages: list[StageView], now: datetime, width: int) -> RenderableType:
+    """A row a stage, with a bar for what runs; `now` is for elapsed times, `width` the terminal's: below ROOMY, words stand under bars."""
+    table = Table(box=None, padding=(0, 1))
+    table.add_column("", no_wrap=True)
+    table.add_column("stage", style="bold", no_wrap=True)
+    table.add_column("phase", no_wrap=True)
+    table.add_column("time", justify="right", no_wrap=True)
+    table.add_column("progress", overflow="fold")
     for stage in stages:
         mark, style = MARKS[stage.phase]
         phase = "adopted" if stage.adopted else str(stage.phase)
-        table.add_row(Text(mark, style=style), stage.name, Text(phase, style=style), _bar(stage), _elapsed(stage, now), _words(stage))
-    return table
+        parts = [part for part in (_bar(stage), Text(_words(stage), style="dim")) if part]
+        progress = Text("  " if width >= ROOMY else "\n").join(parts)
+        table.add_row(Text(mark, style=style), stage.name, Text(phase, style=style), _elapsed(stage, now), progress)
+    return Group(Text(f"{experiment.name}: {experiment.phase}", style="bold"), table)
 
 
-def _bar(stage: StageView) -> RenderableType:
+def _bar(stage: StageView) -> Text:
+    """How much is done; nothing where that is not known."""
     report = stage.report
-    if stage.phase is StagePhase.SUCCEEDED:
-        return ProgressBar(total=1, completed=1, width=24)
-    if report is None or stage.phase is not StagePhase.RUNNING:
-        return ""
-    return ProgressBar(total=report.total or None, completed=report.step, width=24, pulse=not report.total)
+    done = 0.0
+    if stage.phase is StagePhase.SUCCEEDED and not stage.adopted:
+        done = 1.0
+    elif stage.phase is StagePhase.RUNNING and report and report.total:
+        done = min(1.0, report.step / report.total)
+    else:
+        return Text()
+    cells = round(done * BAR_WIDTH)
+    return Text.assemble(("━" * cells, MARKS[stage.phase][1]), ("─" * (BAR_WIDTH - cells), "dim"))
 
 
 def _words(stage: StageView) -> str:
@@ -87,8 +94,8 @@ def clock(seconds: float) -> str:
 
 def change_line(stage: StageView) -> str:
     """One line for a stage that has moved, where nothing can be redrawn."""
-    said = f"  {stage.message}" if stage.message else ""
-    return f"{stage.name}: {'adopted' if stage.adopted else stage.phase} ({stage.reason}){said}"
+    said = f". {stage.message}" if stage.message else ""
+    return f"{stage.name}: {'adopted' if stage.adopted else stage.phase}{said}"
 
 
 def list_view(experiments: list[ExperimentSummary]) -> RenderableType:
@@ -97,29 +104,34 @@ def list_view(experiments: list[ExperimentSummary]) -> RenderableType:
         table.add_column(column)
     for one in experiments:
         done, total = one.stages.get(StagePhase.SUCCEEDED, 0), sum(one.stages.values())
-        table.add_row(one.name, str(one.phase), f"{done} of {total} done", f"{one.created_at:%Y-%m-%d %H:%M}")
+        table.add_row(one.name, str(one.phase), f"{done} of {total} done", f"{one.created_at.astimezone():%Y-%m-%d %H:%M}")
     return table if experiments else Text("There are no experiments yet; submit one with `solfa submit SPEC`.")
 
 
 def plan_view(spec: ExperimentSpec, plan: Plan) -> RenderableType:
-    """Each stage, what it trains or makes, and what it needs."""
-    tree = Tree(f"[bold]{spec.name}[/]: {len(spec.domains)} domains, {len(plan.stages)} stages")
+    """Each stage, what it trains or makes, and what it waits for."""
+    tree = Tree(Text.assemble((spec.name, "bold"), f": {len(spec.domains)} domains, {len(plan.stages)} stages"))
     for stage in plan.stages:
-        needs = f"  [dim]needs {', '.join(stage.needs)}[/]" if stage.needs else ""
-        tree.add(f"[bold]{stage.name}[/]  {_purpose(spec, plan, stage.name)}{needs}")
-    return Group(tree)
+        after = (f"\n  after {', '.join(stage.needs)}", "dim") if stage.needs else ""
+        tree.add(Text.assemble((stage.name, "bold"), f"  {_purpose(spec, stage)}", after))
+    return tree
 
 
-def _purpose(spec: ExperimentSpec, plan: Plan, name: str) -> str:
-    stage = plan[name]
+def _purpose(spec: ExperimentSpec, stage: PlannedStage) -> str:
     if stage.kind is StageKind.PREPARE:
-        return f"tokenise and pack into sequences of {spec.sequence_length}"
+        return f"tokenise and pack into sequences of {spec.sequence_length:,} tokens"
     if stage.kind is StageKind.EVALUATE:
         return "held-out loss of each large model, domain by domain"
     training = spec.training_for(stage.kind)
-    size = f"{training.steps:,} steps of {training.global_batch} sequences"
+    size = f"{training.steps:,} steps of {training.global_batch:,} sequences"
     if stage.kind is StageKind.PROXY:
         return f"Group DRO ({stage.objective}), {size}"
-    mixture = stage.mixture
-    on = "" if mixture is None else f" on {f'the weights of {mixture.stage}' if mixture.stage else f'{mixture.kind} weights'}"
-    return f"{size}{on}"
+    return f"{size} on {_mixture(stage)}"
+
+
+def _mixture(stage: PlannedStage) -> str:
+    if stage.mixture is None:
+        return "no mixture"
+    if stage.mixture.stage:
+        return f"the weights of {stage.mixture.stage}"
+    return {"tokens": "token shares", "uniform": "uniform weights"}.get(stage.mixture.kind, "given weights")

@@ -10,18 +10,19 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import IO, Annotated
 
 import typer
 
 from api.client import Client
-from api.errors import Conflict, NotFound, SolfaError
-from services.cli.connection import Home, Running, running
+from api.errors import BadRequest, Conflict, NotFound, SolfaError
+from services.cli.connection import Home, Running, options, running
 from services.cli.screen import err, out
 from services.settings import Settings
 
 START_SECONDS = 30.0
 STOP_SECONDS = 30.0
+LOCK_SECONDS = 5.0  # for a service that is just ending, and for looks of other commands at the lock
 
 
 def up(
@@ -31,9 +32,12 @@ def up(
     slots: Annotated[int | None, typer.Option(help="Attempts that run at once (default: 1).")] = None,
     detach: Annotated[bool, typer.Option("--detach", help="Run in the background, with a log file in the home.")] = False,
 ) -> None:
-    """Start the service with everything embedded: database, bucket and launcher in one folder."""
+    """Start the service with everything embedded: database, bucket and launcher in one folder.
+
+    Example: solfa up --detach --home runs --slots 2
+    """
     settings = Settings.from_environment(home=home, host=host, port=port, slots=slots)
-    settings.home.mkdir(parents=True, exist_ok=True)
+    _make_home(settings.home)
     if found := running(settings.home):
         out.print(f"A service runs already in {settings.home}: {found.url}")
         return
@@ -45,13 +49,9 @@ def up(
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
     logging.getLogger("alembic").setLevel(logging.WARNING)
     logging.getLogger("torchx").setLevel(logging.WARNING)
-    with _only_one(settings.home), open_service(settings) as service:
-        record = settings.home / "service.json"
-        try:
-            service.serve(lambda url: _say(record, url))
-        finally:
-            record.unlink(missing_ok=True)
-    err.print("The service has stopped. Attempts that were running go on; `solfa up` finds them again.")
+    with _only_one(settings.home) as record, open_service(settings) as service:
+        service.serve(lambda url: _say(record, url, settings))
+    err.print("The service has stopped. Attempts that were running go on; `solfa up` finds them again.", soft_wrap=True)
 
 
 def down(home: Home = None) -> None:
@@ -62,44 +62,52 @@ def down(home: Home = None) -> None:
         raise NotFound(f"No service runs in {folder}.")
     os.kill(found.pid, signal.SIGTERM)
     deadline = time.monotonic() + STOP_SECONDS
-    while running(folder):
+    while (still := running(folder)) and still.pid == found.pid:
         if time.monotonic() > deadline:
             raise SolfaError(f"The service (process {found.pid}) did not stop within {STOP_SECONDS:.0f} s; see {folder / 'service.log'}.")
         time.sleep(0.1)
     out.print("The service has stopped.")
 
 
-def _say(record: Path, url: str) -> None:
+def _make_home(home: Path) -> None:
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        (home / "service.lock").touch()
+    except OSError as error:
+        raise BadRequest(f"{home} cannot be the service's home: {error.strerror}. Choose another folder with --home.") from error
+
+
+def _say(record: Path, url: str, settings: Settings) -> None:
     partial = record.with_suffix(".partial")
     partial.write_text(Running(url=url, pid=os.getpid()).model_dump_json())
     partial.replace(record)
-    err.print(f"Solfa listens on [bold]{url}[/]  (Ctrl-C stops it; running attempts go on)")
-    err.print("Next: solfa submit SPEC --wait    solfa list    solfa status NAME --watch")
+    reach = _reach(settings)
+    err.print(f"Solfa listens on {url} (Ctrl-C stops it; running attempts go on)", soft_wrap=True)
+    err.print(f"Next: solfa submit SPEC --wait{reach}    solfa list{reach}    solfa status NAME --watch{reach}", soft_wrap=True)
+
+
+def _reach(settings: Settings) -> str:
+    """What other commands need to find this home."""
+    return "" if settings.home == Settings().home else options(None, settings.home)
 
 
 def _detach(settings: Settings) -> None:
     log = settings.home / "service.log"
-    command = [
-        sys.executable,
-        "-m",
-        "services.cli",
-        "up",
-        "--home",
-        str(settings.home),
-        "--host",
-        settings.host,
-        "--port",
-        str(settings.port),
-    ]
+    command = [sys.executable, "-P", "-m", "services.cli", "up", "--home", str(settings.home), "--slots", str(settings.slots)]
     with log.open("ab") as file:
         process = subprocess.Popen(
-            [*command, "--slots", str(settings.slots)], stdin=subprocess.DEVNULL, stdout=file, stderr=file, start_new_session=True
+            [*command, "--host", settings.host, "--port", str(settings.port)],
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            stderr=file,
+            start_new_session=True,
         )
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline:
         found = running(settings.home)
         if found and found.pid == process.pid and Client(found.url).ready():
-            out.print(f"Solfa listens on [bold]{found.url}[/]  (process {found.pid}, log {log}; stop it with `solfa down`)")
+            stop = f"solfa down{_reach(settings)}"
+            out.print(f"Solfa listens on {found.url} (process {found.pid}, log {log}); stop it with `{stop}`.", soft_wrap=True)
             return
         if process.poll() is not None:
             last = log.read_text(errors="replace").strip().splitlines()[-1:] or ["it said nothing"]
@@ -109,11 +117,25 @@ def _detach(settings: Settings) -> None:
 
 
 @contextmanager
-def _only_one(home: Path) -> Iterator[None]:
-    """A lock that dies with the process, so that two services never share a home."""
+def _only_one(home: Path) -> Iterator[Path]:
+    """A lock that dies with the process, so that two services never share a home. Yields where to write down that this one runs."""
+    record = home / "service.json"
     with (home / "service.lock").open("a") as lock:
+        deadline = time.monotonic() + LOCK_SECONDS
+        while not _locked(lock):
+            if time.monotonic() > deadline:
+                raise Conflict(f"Another service is starting or stopping in {home}; try again in a moment.")
+            time.sleep(0.05)
+        record.unlink(missing_ok=True)  # of one that was killed
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise Conflict(f"Another service is starting or stopping in {home}; try again in a moment.") from error
-        yield
+            yield record
+        finally:
+            record.unlink(missing_ok=True)
+
+
+def _locked(lock: IO[str]) -> bool:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
