@@ -6,7 +6,8 @@ from typing import Annotated, Self
 
 from pydantic import ConfigDict, Field, RootModel, model_validator
 
-DomainName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
+DOMAIN_PATTERN = r"^[a-z0-9][a-z0-9_-]{0,62}$"
+DomainName = Annotated[str, Field(pattern=DOMAIN_PATTERN)]
 TOLERANCE = 1e-6  # how far from 1 a sum may be and still count as a rounding error
 
 

@@ -151,7 +151,7 @@ def stage_digests(spec: ExperimentSpec, plan: Plan, fingerprints: Mapping[str, s
     """sha256 of what determines each stage's result: equal digests mean that one result serves both.
 
     `fingerprints` holds, for each domain, a digest of the files its source names (see services: sources can change under one path).
-    Compute is left out: the number of processes changes a result by rounding only.
+    Compute and micro_batch are left out: how a batch is divided changes a result by rounding only.
     """
     digests: dict[str, str] = {}
     for stage in plan.stages:
@@ -177,7 +177,7 @@ def _material(spec: ExperimentSpec, stage: PlannedStage, fingerprints: Mapping[s
         "data": digests["prepare"],
         "model": spec.model_for(stage.kind).model_dump(),
         "compile": spec.models.compile,
-        "training": spec.training_for(stage.kind).model_dump(exclude={"save_every"}),
+        "training": spec.training_for(stage.kind).model_dump(exclude={"save_every", "micro_batch"}),
         "sequences": spec.comparison.sequences,
     }
     if stage.kind is StageKind.EVALUATE:

@@ -1,10 +1,11 @@
 """The spec: one model an idea. `parse_spec` is the way in; it names every problem at once."""
 
 from api.spec.compute import Compute, Replicas, StageCompute
-from api.spec.document import Problem, parse_spec
+from api.spec.document import parse_spec
 from api.spec.doremi import Comparison, Doremi, MixtureName, Objective
 from api.spec.experiment import ExperimentSpec
 from api.spec.models import PRESETS, Model, Models, Shape
+from api.spec.problem import Problem
 from api.spec.sources import (
     DatasetSource,
     Domain,

@@ -1,6 +1,10 @@
 """The base of every part of a spec: frozen, strict, and closed to unknown fields."""
 
-from pydantic import BaseModel, ConfigDict
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Text = Annotated[str, Field(min_length=1)]
 
 
 class Part(BaseModel):

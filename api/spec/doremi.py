@@ -1,20 +1,25 @@
 """What the search does: the parameters of Group DRO and of the comparison."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Discriminator, Field, Tag
 
 from api.domains import DomainName
 from api.spec.base import Part
 
 Objective = Literal["excess", "hardest", "easiest"]
 MixtureName = Literal["averaged", "reference", "uniform", "hardest", "easiest"]
+Share = Annotated[float, Field(ge=0)]
+ReferenceWeights = Annotated[
+    Annotated[Literal["tokens", "uniform"], Tag("name")] | Annotated[dict[DomainName, Share], Tag("mapping")],
+    Discriminator(lambda given: "mapping" if isinstance(given, dict) else "name"),  # so that a mistake is told of one of them
+]
 
 
 class Doremi(Part):
     """Xie et al. 2023, algorithm 1."""
 
-    reference_weights: Literal["tokens", "uniform"] | dict[DomainName, float] = "tokens"
+    reference_weights: ReferenceWeights = "tokens"
     """alpha_ref, what the reference model samples from: token shares, uniform, or weights by domain (renormalised)."""
     eta: float = Field(default=1.0, gt=0)
     """Step size of the domain-weight update. The paper's 1 is for 200,000 steps; a short run sets a smaller one."""

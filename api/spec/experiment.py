@@ -7,14 +7,16 @@ from pydantic import Field, model_validator
 from api.domains import DomainName
 from api.spec.base import Part
 from api.spec.compute import Compute, StageCompute
+from api.spec.consistency import inconsistencies
 from api.spec.doremi import Comparison, Doremi
 from api.spec.models import Model, Models
-from api.spec.sources import TOKENISED_SOURCES, Domain
-from api.spec.tokenizer import Pretokenized, Tokenizer, TrainedTokenizer
+from api.spec.sources import Domain
+from api.spec.tokenizer import Tokenizer, TrainedTokenizer
 from api.spec.training import StageTraining, Training
 from api.stages import StageKind
 
-ExperimentName = Annotated[str, Field(pattern=r"^[a-z]([a-z0-9-]{0,38}[a-z0-9])?$")]
+NAME_PATTERN = r"^[a-z]([a-z0-9-]{0,38}[a-z0-9])?$"
+ExperimentName = Annotated[str, Field(pattern=NAME_PATTERN)]
 
 
 class ExperimentSpec(Part):
@@ -45,21 +47,8 @@ class ExperimentSpec(Part):
 
     @model_validator(mode="after")
     def _is_consistent(self) -> Self:
-        weights = self.doremi.reference_weights
-        if isinstance(weights, dict):
-            if missing := sorted(set(self.domains) - set(weights)):
-                raise ValueError(f"doremi.reference_weights lacks {', '.join(missing)}")
-            if unknown := sorted(set(weights) - set(self.domains)):
-                raise ValueError(f"doremi.reference_weights names no domain of the spec: {', '.join(unknown)}")
-            if any(value < 0 for value in weights.values()) or sum(weights.values()) <= 0:
-                raise ValueError("doremi.reference_weights must not be negative, and not all zero")
-        tokenised = {name for name, domain in self.domains.items() if isinstance(domain.source, TOKENISED_SOURCES)}
-        if isinstance(self.tokenizer, Pretokenized) and (text := sorted(set(self.domains) - tokenised)):
-            raise ValueError(f"tokenizer is `pretokenized`, but these domains are text: {', '.join(text)}")
-        if isinstance(self.tokenizer, TrainedTokenizer) and tokenised:
-            raise ValueError(f"these domains are tokenised already, so a tokenizer cannot be trained: {', '.join(sorted(tokenised))}")
-        if len(set(self.comparison.mixtures)) != len(self.comparison.mixtures):
-            raise ValueError("comparison.mixtures names a mixture twice")
+        if found := inconsistencies(self.model_dump(mode="json")):
+            raise ValueError("; ".join(message for _, message, _ in found))
         return self
 
     @property

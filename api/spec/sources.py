@@ -4,16 +4,16 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from api.spec.base import Part
+from api.spec.base import Part, Text
 
 
 class JsonlSource(Part):
     """Lines of JSON, plain, .gz or .zst, one document a line."""
 
     type: Literal["jsonl"] = "jsonl"
-    paths: list[str] = Field(min_length=1)
+    paths: list[Text] = Field(min_length=1)
     """Files or globs; relative paths are resolved against the folder the spec was submitted from."""
-    text_field: str = "text"
+    text_field: Text = "text"
     """The member of each object that holds the text."""
 
 
@@ -21,9 +21,9 @@ class ParquetSource(Part):
     """Parquet files, one document a row."""
 
     type: Literal["parquet"] = "parquet"
-    paths: list[str] = Field(min_length=1)
+    paths: list[Text] = Field(min_length=1)
     """Files or globs."""
-    text_field: str = "text"
+    text_field: Text = "text"
     """The column that holds the text."""
 
 
@@ -31,9 +31,9 @@ class DatasetSource(Part):
     """A folder written by `datasets.Dataset.save_to_disk`, one document a row."""
 
     type: Literal["datasets"] = "datasets"
-    path: str
+    path: Text
     """The folder."""
-    text_field: str = "text"
+    text_field: Text = "text"
     """The column that holds the text."""
 
 
@@ -41,7 +41,7 @@ class NanotronSource(Part):
     """One domain's folder of nanotron's DoReMi layout: already tokenised rows of sequence_length + 1 `input_ids`."""
 
     type: Literal["nanotron"] = "nanotron"
-    path: str
+    path: Text
     """The domain's own folder (`<data root>/<domain>`)."""
 
 
@@ -49,14 +49,13 @@ class DoremiSource(Part):
     """One domain of the original DoReMi layout: `<path>/train/<domain>/<shard>/`, already tokenised."""
 
     type: Literal["doremi"] = "doremi"
-    path: str
+    path: Text
     """The root that holds `train/` and, where there is one, `validation/`."""
-    domain: str | None = None
+    domain: Text | None = None
     """The folder's name below `train/`, where it differs from the domain's."""
 
 
 Source = Annotated[JsonlSource | ParquetSource | DatasetSource | NanotronSource | DoremiSource, Field(discriminator="type")]
-TOKENISED_SOURCES = (NanotronSource, DoremiSource)
 
 
 class HeldOut(Part):

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from api.spec.base import Part
+from api.spec.base import Part, Text
 
 
 class TrainedTokenizer(Part):
@@ -21,9 +21,9 @@ class FileTokenizer(Part):
     """A `tokenizer.json`, by path or bucket key (`bucket:<key>`)."""
 
     type: Literal["file"] = "file"
-    path: str
+    path: Text
     """An absolute path, or `bucket:<key>`."""
-    eos_token: str = "<|endoftext|>"
+    eos_token: Text = "<|endoftext|>"
     """The token appended to each document; it must be in the vocabulary."""
 
 
@@ -31,9 +31,9 @@ class HubTokenizer(Part):
     """A tokenizer by its hub name; needs a network, or a cache, where `prepare` runs."""
 
     type: Literal["hub"] = "hub"
-    name: str
+    name: Text
     """For example `EleutherAI/gpt-neox-20b`."""
-    revision: str = "main"
+    revision: Text = "main"
     """Branch, tag or commit; a commit makes the run repeatable."""
 
 

@@ -1,8 +1,8 @@
 """How a stage trains: steps, batch, optimiser, schedule, precision, and how often it saves and evaluates."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from api.spec.base import Part
 
@@ -62,6 +62,12 @@ class WarmupStableDecaySchedule(Part):
     """Share of the steps, at the end."""
     final_fraction: float = Field(default=0.0, ge=0, le=1)
     """Final learning rate as a share of the peak."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.warmup_fraction + self.decay_fraction > 1:
+            raise ValueError("warmup_fraction and decay_fraction are more than 1 together; lower one of them")
+        return self
 
 
 Schedule = Annotated[ExponentialSchedule | CosineSchedule | WarmupStableDecaySchedule, Field(discriminator="type")]
