@@ -37,12 +37,13 @@ class _Loader(yaml.SafeLoader):
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         event: Any = self.peek_event()  # type: ignore[no-untyped-call]  # the stubs leave it out
+        mark: Any = event.start_mark
         if isinstance(event, yaml.AliasEvent):
-            raise yaml.MarkedYAMLError(problem="YAML aliases (*name) are not allowed in a spec", problem_mark=event.start_mark)
+            raise yaml.MarkedYAMLError(problem="YAML aliases (*name) are not allowed in a spec", problem_mark=mark)
         if event.tag is not None:
-            raise yaml.MarkedYAMLError(problem="YAML tags (!name) are not allowed in a spec", problem_mark=event.start_mark)
+            raise yaml.MarkedYAMLError(problem="YAML tags (!name) are not allowed in a spec", problem_mark=mark)
         if self.depth == MAX_DEPTH:
-            raise yaml.MarkedYAMLError(problem=f"it is nested over {MAX_DEPTH} levels deep", problem_mark=event.start_mark)
+            raise yaml.MarkedYAMLError(problem=f"it is nested over {MAX_DEPTH} levels deep", problem_mark=mark)
         self.depth += 1
         node = super().compose_node(parent, index)
         self.depth -= 1
