@@ -11,7 +11,7 @@ DomainName = Annotated[str, Field(pattern=DOMAIN_PATTERN)]
 TOLERANCE = 1e-6  # how far from 1 a sum may be and still count as a rounding error
 
 
-class DomainWeights(RootModel[dict[DomainName, Annotated[float, Field(ge=0, allow_inf_nan=False)]]]):
+class DomainWeights(RootModel[dict[DomainName, Annotated[float, Field(ge=0, le=1 + TOLERANCE, allow_inf_nan=False)]]]):
     """Weights over named domains: non-negative, summing to 1 within 1e-6, kept in canonical (sorted) order.
 
     Which role a weight set plays (sampling_weights, domain_weights, averaged_weights) is in the name of the field that holds it.
@@ -34,10 +34,12 @@ class DomainWeights(RootModel[dict[DomainName, Annotated[float, Field(ge=0, allo
         """Weights proportional to `shares` (counts of tokens, or a published table that sums to 1.0001)."""
         if any(not math.isfinite(share) or share < 0 for share in shares.values()):
             raise ValueError("shares must be finite and not negative")
-        total = math.fsum(shares.values())
-        if total <= 0:
+        largest = max(shares.values(), default=0.0)
+        if largest <= 0:
             raise ValueError("shares must not all be zero")
-        return cls({name: share / total for name, share in shares.items()})
+        scaled = {name: share / largest for name, share in shares.items()}  # so that no sum overflows
+        total = math.fsum(scaled.values())
+        return cls({name: share / total for name, share in scaled.items()})
 
     @classmethod
     def uniform(cls, names: Iterable[str]) -> Self:

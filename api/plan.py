@@ -190,6 +190,8 @@ def _material(spec: ExperimentSpec, stage: PlannedStage, fingerprints: Mapping[s
     if stage.kind is StageKind.REFERENCE:
         material["reference_losses"] = spec.doremi.reference_losses
     if stage.kind is StageKind.PROXY:
-        doremi = spec.doremi.model_dump(include={"eta", "smoothing", "normalisation", "absent_domain", "reference_losses"})
-        material |= {"doremi": doremi, "objective": stage.objective, "reference": digests[stage.reference] if stage.reference else None}
+        doremi = spec.doremi.model_dump(include={"eta", "smoothing", "normalisation", "absent_domain"})
+        material |= {"doremi": doremi, "objective": stage.objective}
+        if stage.reference:
+            material |= {"reference": digests[stage.reference], "reference_losses": spec.doremi.reference_losses}
     return material
