@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from api.errors import DataError
 
 Ints = NDArray[np.int64]
+Words = NDArray[np.uint64]
+Sides = tuple[Words, Words]
 _ROUNDS = 4  # of the Feistel network; four make it a strong pseudo-random permutation (Luby and Rackoff 1988)
 _MIX = np.uint64(0x9E3779B97F4A7C15)
 _ROUND_KEYS = np.arange(_ROUNDS, dtype=np.uint64) * _MIX
@@ -32,12 +34,12 @@ class MixtureSampler:
         self.rows = np.asarray(rows, dtype=np.int64)
         if (self.rows <= 0).any():
             raise DataError("A domain without rows cannot be sampled from.")
-        caps = max_epochs or [None] * len(self.rows)
-        limits = [_NO_LIMIT if cap is None else max(1, int(cap * n)) for cap, n in zip(caps, self.rows, strict=True)]
-        self._limits = np.array(limits, dtype=np.int64)
+        self._limits = row_limits(rows, max_epochs or [None] * len(rows))
+        self._sides = grid_sides(self.rows)
         self._seed = seed
-        self._cursors = np.zeros(len(self.rows), dtype=np.int64)  # rows drawn of each domain since the beginning
-        self._credits = np.zeros(len(self.rows))  # what each domain is owed: expectation less rows drawn
+        self._keys = _hash(_hash(np.full(1, seed, dtype=np.uint64) + _MIX) ^ np.arange(len(rows), dtype=np.uint64))
+        self._cursors = np.zeros(len(rows), dtype=np.int64)  # rows drawn of each domain since the beginning
+        self._credits = np.zeros(len(rows))  # what each domain is owed: expectation less rows drawn
         self._draws = 0
 
     def draw(self, weights: NDArray[np.float64], batch: int) -> tuple[Ints, Ints]:
@@ -48,12 +50,13 @@ class MixtureSampler:
         """
         counts = self._counts(np.asarray(weights, dtype=np.float64), batch)
         domains = np.repeat(np.arange(len(counts)), counts)
-        starts = np.repeat(np.cumsum(counts) - counts, counts)
-        positions = self._cursors[domains] + (np.arange(batch) - starts)
+        before = np.cumsum(counts) - counts
+        positions = np.arange(batch) + (self._cursors - before)[domains]
         passes, offsets = np.divmod(positions, self.rows[domains])
-        row_ids = permuted(offsets, self.rows[domains], _key(self._seed, domains, passes))
+        keys = _hash(self._keys[domains] + passes.astype(np.uint64) * _MIX)
+        row_ids = permuted(offsets, self.rows[domains], (self._sides[0][domains], self._sides[1][domains]), keys)
         self._cursors += counts
-        order = np.argsort(_hash(np.arange(batch, dtype=np.uint64) ^ _key_of_draw(self._seed, self._draws)), kind="stable")
+        order = np.argsort(_hash(np.arange(batch, dtype=np.uint64) ^ _key_of_draw(self._seed, self._draws)))
         self._draws += 1
         return domains[order], row_ids[order]
 
@@ -66,64 +69,88 @@ class MixtureSampler:
         return {"cursors": self._cursors.tolist(), "credits": self._credits.tolist(), "draws": self._draws}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self._cursors = np.asarray(state["cursors"], dtype=np.int64)
-        self._credits = np.asarray(state["credits"], dtype=np.float64)
+        self._cursors = np.array(state["cursors"], dtype=np.int64)
+        self._credits = np.array(state["credits"], dtype=np.float64)
         self._draws = int(state["draws"])
 
     def _counts(self, weights: NDArray[np.float64], batch: int) -> Ints:
         """Rows of each domain in the next batch, [k]; settles the credits."""
-        room = self._limits - self._cursors
-        weights = np.where(room > 0, weights, 0.0)
-        if weights.sum() <= 0 or room[weights > 0].sum() < batch:
-            raise DataError("Every domain has been passed over as often as its max_epochs allows; raise a cap or train for fewer steps.")
-        expected = batch * weights / weights.sum()
-        counts = np.minimum(np.floor(expected), room).astype(np.int64)
-        owed = np.where(room > 0, self._credits, 0.0) + expected - counts  # a domain that ran dry is owed nothing
-        while left := batch - int(counts.sum()):
-            # One row each to the domains that are owed most, none beyond its expectation rounded up unless caps leave no other.
-            open_to = (counts < room) & (weights > 0)
-            within = open_to & (counts < np.ceil(expected))
-            candidates = within if within.any() else open_to
-            chosen = np.argsort(np.where(candidates, -owed, np.inf), kind="stable")[: min(left, int(candidates.sum()))]
-            counts[chosen] += 1
-            owed[chosen] -= 1
-        self._credits = owed
-        return np.asarray(counts)
+        expected = shared_out(weights, batch, self._limits - self._cursors)
+        counts = np.floor(expected).astype(np.int64)
+        self._credits += expected - counts
+        left = batch - int(counts.sum())
+        # One row each to the domains that are owed most, of those whose expectation can be rounded up: there are enough of them.
+        most_owed = np.argsort(np.where(expected > counts, -self._credits, np.inf), kind="stable")[:left]
+        counts[most_owed] += 1
+        self._credits[most_owed] -= 1
+        return counts
 
 
-def permuted(offsets: Ints, sizes: Ints, keys: NDArray[np.uint64]) -> Ints:
-    """A keyed bijection of 0..size-1, elementwise: a Feistel network over the next even power of two, walked until it is inside.
+def row_limits(rows: Sequence[int], max_epochs: Sequence[float | None]) -> Ints:
+    """The most rows that may be drawn of each domain, [k]."""
+    # The nudge keeps 0.29 of 100 rows at 29, which floating point puts just below.
+    limits = [_NO_LIMIT if cap is None else int(cap * n * (1 + 1e-12)) for cap, n in zip(max_epochs, rows, strict=True)]
+    return np.array(limits, dtype=np.int64)
 
-    offsets, sizes, keys: [n]; each offset is below its size.
+
+def shared_out(weights: NDArray[np.float64], total: int, room: Ints) -> NDArray[np.float64]:
+    """`total` rows in proportion to the weights, no domain over its room: what is over goes to the others in proportion, [k].
+
+    Raises DataError when the domains with weight have too little room.
     """
-    half = np.maximum(1, (np.ceil(np.log2(np.maximum(sizes, 2))).astype(np.int64) + 1) // 2).astype(np.uint64)
-    values = _feistel(offsets.astype(np.uint64), half, keys)
-    outside = np.flatnonzero(values >= sizes.astype(np.uint64))
+    weights = np.where(room > 0, weights, 0.0)
+    if room[weights > 0].sum() < total:
+        raise DataError("Every domain has been passed over as often as its max_epochs allows; raise a cap or train for fewer steps.")
+    expected = total * weights / weights.sum()
+    full = expected > room
+    while full.any():
+        rest = np.where(full, 0.0, weights)
+        rest_sum = float(rest.sum()) or 1.0  # all full: nothing is left to share out
+        expected = np.where(full, room, (total - int(room[full].sum())) * rest / rest_sum)
+        if not (over := expected > room).any():
+            break
+        full |= over
+    return np.asarray(expected)
+
+
+def grid_sides(sizes: Ints) -> Sides:
+    """The sides (a, b) of a near-square grid of a * b >= size cells for each size, with as few cells to spare as may be, [k] each."""
+    root = np.ceil(np.sqrt(sizes)).astype(np.int64)[:, None]
+    a = root + np.minimum(np.arange(64), root // 4)
+    b = -(-sizes[:, None] // a)
+    best = np.argmin(a * b, axis=1)[:, None]
+    first, second = (np.take_along_axis(side, best, axis=1)[:, 0].astype(np.uint64) for side in (a, b))
+    return first, second
+
+
+def permuted(offsets: Ints, sizes: Ints, sides: Sides, keys: Words) -> Ints:
+    """A keyed bijection of 0..size-1, elementwise: a Feistel network over a grid of at least that many cells, walked until it is inside.
+
+    offsets, sizes, keys, both sides: [n]; each offset is below its size. The network adds modulo the sides (Black and Rogaway 2002),
+    so the grid may be of any shape, hence small, and one walk nearly always does.
+    """
+    limits = sizes.astype(np.uint64)
+    values = _feistel(offsets.astype(np.uint64), sides, keys)
+    outside = np.flatnonzero(values >= limits)
     while len(outside):
-        values[outside] = _feistel(values[outside], half[outside], keys[outside])
-        outside = outside[values[outside] >= sizes[outside].astype(np.uint64)]
+        values[outside] = _feistel(values[outside], (sides[0][outside], sides[1][outside]), keys[outside])
+        outside = outside[values[outside] >= limits[outside]]
     return values.astype(np.int64)
 
 
-def _feistel(values: NDArray[np.uint64], half: NDArray[np.uint64], keys: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    mask = (np.uint64(1) << half) - np.uint64(1)
-    left, right = values >> half, values & mask
-    for number in range(_ROUNDS):
-        left, right = right, left ^ (_hash(right ^ (keys + _ROUND_KEYS[number])) & mask)
-    return (left << half) | right
+def _feistel(values: Words, sides: Sides, keys: Words) -> Words:
+    (left, right), (a, b) = np.divmod(values, sides[1]), sides
+    for number in range(_ROUNDS):  # the halves change places, and with them their moduli
+        left, right, a, b = right, (left + (_hash(right ^ (keys + _ROUND_KEYS[number])) >> np.uint64(32))) % a, b, a
+    return left * sides[1] + right
 
 
-def _hash(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
+def _hash(values: Words) -> Words:
     """splitmix64's finaliser (Steele et al. 2014), elementwise."""
     values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return values ^ (values >> np.uint64(31))
 
 
-def _key(seed: int, domains: Ints, passes: Ints) -> NDArray[np.uint64]:
-    base = _hash(np.full(1, seed, dtype=np.uint64) + _MIX)
-    return _hash(_hash(base ^ domains.astype(np.uint64)) + passes.astype(np.uint64) * _MIX)
-
-
-def _key_of_draw(seed: int, draw: int) -> NDArray[np.uint64]:
+def _key_of_draw(seed: int, draw: int) -> Words:
     return _hash(_hash(np.full(1, seed, dtype=np.uint64) ^ _MIX) + np.full(1, draw, dtype=np.uint64) * _MIX)
