@@ -70,7 +70,7 @@ class Service:
 
 
 class _Server(uvicorn.Server):
-    """uvicorn, that says when it listens."""
+    """uvicorn, that says when it listens and comes back when it is asked to stop."""
 
     def __init__(self, config: uvicorn.Config, on_ready: Callable[[], None]) -> None:
         super().__init__(config)
@@ -79,6 +79,11 @@ class _Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         self._on_ready()
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """As uvicorn's, but that the signal is not raised again at the end: what is behind the server is to be closed first."""
+        self.force_exit = self.should_exit and sig == signal.SIGINT
+        self.should_exit = True
 
 
 @contextmanager

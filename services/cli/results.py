@@ -4,7 +4,11 @@ from typing import Annotated
 
 import typer
 
+from api.client import Client
+from api.domains import DomainWeights
+from api.errors import NotReady
 from api.exports import FORMATS
+from api.replay import TOLERANCE
 from api.replay import replay as replay_history
 from services.cli.compare_view import compare_view
 from services.cli.connection import AsJson, Home, Url, connect
@@ -61,12 +65,25 @@ def replay(
     """Recompute every alpha and their average from the recorded excess losses, and say whether they agree with what was recorded."""
     with connect(url, home) as client:
         found = replay_history([client.history(name, stage=stage)])
+        published = _published(client, name, found.stage)
     largest = max(found.max_alpha_difference, found.max_average_difference)
+    apart = published.max_difference(found.averaged_weights) if published else 0.0
     if as_json:
         print_json(found)
-    elif found.agrees:
-        out.print(f"{found.stage}: {found.steps:,} steps replayed in float64 agree with the record, to {largest:.1e}.")
-    else:
-        err.print(f"{found.stage}: the record disagrees from step {found.first_disagreeing_step} on, by up to {largest:.1e}.")
     if not found.agrees:
+        err.print(f"{found.stage}: the record disagrees from step {found.first_disagreeing_step} on, by up to {largest:.1e}.")
         raise typer.Exit(Exit.DISAGREES)
+    if apart > TOLERANCE:
+        err.print(f"{found.stage}: the steps agree, but the published weights are not their average; they differ by up to {apart:.1e}.")
+        raise typer.Exit(Exit.DISAGREES)
+    if not as_json:
+        out.print(f"{found.stage}: {found.steps:,} steps replayed in float64 agree with the record, to {largest:.1e}.")
+
+
+def _published(client: Client, name: str, stage: str) -> DomainWeights | None:
+    """The averaged weights, where they are those of `stage` and there already."""
+    try:
+        weights = client.weights(name)
+    except NotReady:
+        return None
+    return weights.averaged_weights if weights.provenance.stage == stage else None

@@ -1,5 +1,6 @@
 """A spec file as it is posted: relative paths made absolute against the folder it lies in."""
 
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -20,9 +21,9 @@ def read_spec(path: Path, name: str | None = None) -> str:
     except (OSError, UnicodeDecodeError) as error:
         raise BadRequest(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}.") from error
     spec = parse_spec(text)
-    base = Path.cwd() if str(path) == "-" else path.absolute().parent
+    base = Path.cwd() if str(path) == "-" else path.resolve().parent
     raw: dict[str, Any] = spec.model_dump(mode="json", exclude_unset=True)
-    moved = _with_paths(raw, lambda given: given if given.startswith(BUCKET) else str(base / Path(given).expanduser()))
+    moved = _with_paths(raw, lambda given: given if given.startswith(BUCKET) else os.path.normpath(base / Path(given).expanduser()))
     if name is None and moved == raw:
         return text
     return yaml.safe_dump(moved | ({"name": name} if name else {}), sort_keys=False)

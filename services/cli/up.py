@@ -15,7 +15,7 @@ from typing import IO, Annotated
 import typer
 
 from api.client import Client
-from api.errors import BadRequest, Conflict, NotFound, SolfaError
+from api.errors import Conflict, NotFound, SolfaError
 from services.cli.connection import Home, Running, options, running
 from services.cli.screen import err, out
 from services.settings import Settings
@@ -37,7 +37,7 @@ def up(
     Example: solfa up --detach --home runs --slots 2
     """
     settings = Settings.from_environment(home=home, host=host, port=port, slots=slots)
-    _make_home(settings.home)
+    settings.make_home()
     if found := running(settings.home):
         out.print(f"A service runs already in {settings.home}: {found.url}")
         return
@@ -67,14 +67,6 @@ def down(home: Home = None) -> None:
             raise SolfaError(f"The service (process {found.pid}) did not stop within {STOP_SECONDS:.0f} s; see {folder / 'service.log'}.")
         time.sleep(0.1)
     out.print("The service has stopped.")
-
-
-def _make_home(home: Path) -> None:
-    try:
-        home.mkdir(parents=True, exist_ok=True)
-        (home / "service.lock").touch()
-    except OSError as error:
-        raise BadRequest(f"{home} cannot be the service's home: {error.strerror}. Choose another folder with --home.") from error
 
 
 def _say(record: Path, url: str, settings: Settings) -> None:
