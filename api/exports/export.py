@@ -1,5 +1,6 @@
 """What an export is, and what all of them say of themselves: fractions of what, and where the weights come from."""
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
@@ -8,6 +9,8 @@ from api.domains import DomainWeights
 from api.views import Weights
 
 FractionOf = Literal["tokens", "documents"]
+_PLAIN = re.compile("[a-z][a-z0-9_-]+")
+_TAKEN = frozenset({"null", "true", "false", "yes", "no", "on", "off"})
 
 
 @dataclass(frozen=True)
@@ -28,8 +31,14 @@ def document_weights(weights: Weights) -> DomainWeights:
 
 
 def number(weight: float) -> str:
-    """Eight decimals: finer than any trainer's sampling, and the same on every machine."""
-    return f"{weight:.8f}"
+    """Twelve decimals, never an exponent (YAML 1.1 reads 1e-5 as text): numpy, which draws for `interleave_datasets`, takes
+    probabilities only if they sum to 1 within 1.5e-8, however many they are."""
+    return f"{weight:.12f}"
+
+
+def word(name: str) -> str:
+    """A domain's name in YAML, in quotes where a reader could take it for a number, a truth value or nothing."""
+    return name if _PLAIN.fullmatch(name) and name not in _TAKEN else f'"{name}"'
 
 
 def comment(weights: Weights, fraction_of: FractionOf) -> str:

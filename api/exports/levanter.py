@@ -1,11 +1,11 @@
 """Levanter: `data.train_weights`, of sequences."""
 
-from api.exports.export import Export, comment, number
+from api.exports.export import Export, comment, number, word
 from api.views import Weights
 
 
 def _render(weights: Weights) -> str:
-    lines = "".join(f"    {name}: {number(weight)}\n" for name, weight in weights.averaged_weights.items())
+    lines = "".join(f"    {word(name)}: {number(weight)}\n" for name, weight in weights.averaged_weights.items())
     return f"{comment(weights, 'tokens')}data:\n  train_weights:\n{lines}"
 
 

@@ -8,7 +8,7 @@ def _render(weights: Weights) -> str:
     by_document = document_weights(weights)
     names = ",".join(by_document.names)
     values = ",".join(number(weight) for _, weight in by_document.items())
-    return f'{comment(weights, "documents")}dataset: {names}\nmix_strategy: interleave_over\ninterleave_probs: "{values}"\n'
+    return f'{comment(weights, "documents")}dataset: "{names}"\nmix_strategy: interleave_over\ninterleave_probs: "{values}"\n'
 
 
 LLAMA_FACTORY = Export("llama-factory", "LLaMA-Factory interleave_probs", "documents", "application/yaml", _render)

@@ -12,9 +12,9 @@ def _data_path(weights: Weights) -> str:
 
 
 def _blend(weights: Weights) -> str:
-    """The train split alone: validation and test are the trainer's to choose."""
+    """The trainer wants all three splits named; which text validates and tests is not ours to choose."""
     pairs = [part for name, weight in weights.averaged_weights.items() for part in (number(weight), f"{name}_text_document")]
-    return json.dumps({"train": pairs}, indent=2) + "\n"
+    return json.dumps({"fraction_of": "tokens", "train": pairs, "valid": None, "test": None}, indent=2) + "\n"
 
 
 DATA_PATH = Export("megatron", "Megatron-LM --data-path", "tokens", "text/plain", _data_path)

@@ -14,7 +14,7 @@ def _nanoset(weights: Weights) -> str:
 def _doremi(weights: Weights) -> str:
     names = ", ".join(weights.averaged_weights.names)
     values = ", ".join(number(weight) for _, weight in weights.averaged_weights.items())
-    return f"{comment(weights, 'tokens')}doremi:\n  domain_names: {names}\n  domain_weights: {values}\n"
+    return f'{comment(weights, "tokens")}doremi:\n  domain_names: "{names}"\n  domain_weights: "{values}"\n'
 
 
 NANOSET = Export("nanotron", "nanotron dataset_weights", "tokens", "application/yaml", _nanoset)
