@@ -3,23 +3,23 @@
 import argparse
 import logging
 import sys
-import traceback
-from datetime import UTC, datetime
-
-import torch
+from datetime import timedelta
 
 from api import keys
 from api.bucket import Bucket, open_bucket
 from api.errors import AlreadyExists, SolfaError
 from api.results import StageResult
 from api.stage_config import AttemptFailure, ExitCode, StageConfig
+from api.stages import StageKind
 from trainer import stages
 from trainer.context import StageContext
+from trainer.failures import RETRY, Failure, explain, said
 from trainer.report import Reporter
-from trainer.world import Interrupted, World, joined_world
+from trainer.world import World, join_world, leave_world
 
 log = logging.getLogger("trainer")
-RETRY = 1  # any code outside the contract
+PATIENCE = timedelta(minutes=30)
+PATIENCE_WHILE_ONE_WORKS = timedelta(days=30)  # preparing a large corpus takes its time, and only the first process does it
 
 
 def main() -> int:
@@ -31,45 +31,50 @@ def main() -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stdout)
     try:
         bucket = open_bucket(arguments.bucket)
+    except SolfaError as error:
+        log.error("%s", error)
+        return explain(error).exit_code
+    try:
         config = StageConfig.model_validate_json(bucket.get(arguments.config).data)
     except (SolfaError, ValueError) as error:
-        log.error("the stage config %s cannot be read: %s", arguments.config, error)
-        return RETRY if isinstance(error, SolfaError) and error.retryable else ExitCode.BAD_CONFIG
-    with joined_world() as world:
-        return _run(config, bucket, world)
+        return _refuse(bucket, arguments.config, error)
+    world = join_world(PATIENCE_WHILE_ONE_WORKS if config.plan.kind is StageKind.PREPARE else PATIENCE)
+    code = run(config, bucket, world)
+    if code in (ExitCode.DONE, ExitCode.INTERRUPTED):
+        leave_world()
+    return code
 
 
-def _run(config: StageConfig, bucket: Bucket, world: World) -> int:
-    result_key = keys.result(config.experiment_id, config.plan.name)
-    if world.share(bucket.exists(result_key) if world.is_first else None):
-        log.info("%s is done already", config.plan.name)
-        return ExitCode.DONE
+def run(config: StageConfig, bucket: Bucket, world: World) -> int:
+    """Run the stage and publish its result, unless that is there already; whatever goes wrong is written down. The exit code."""
+    ids = (config.experiment_id, config.plan.name)
     try:
+        if world.share(_is_done(config, bucket) if world.is_first else None):
+            log.info("%s is done already", config.plan.name)
+            return ExitCode.DONE
         with Reporter(config, bucket, world) as reporter:
             result = stages.run(StageContext(config, bucket, world, reporter, world.cache))
             if world.is_first:
-                _publish(bucket, result_key, result)
+                _publish(bucket, keys.result(*ids), result)
             world.barrier()
-    except Interrupted:
-        _record(config, bucket, world, ("interrupted", "It was asked to stop; the train state is saved.", True, ExitCode.INTERRUPTED))
-        log.info("%s was asked to stop; the train state is saved", config.plan.name)
-        return ExitCode.INTERRUPTED
-    except SolfaError as error:
-        code = RETRY if error.retryable else ExitCode.BAD_CONFIG
-        log.error("%s failed: %s", config.plan.name, error)
-        _record(config, bucket, world, (error.code, error.message, error.retryable, code))
-        return code
-    except (MemoryError, torch.OutOfMemoryError) as error:
-        log.error("%s ran out of memory: %s", config.plan.name, error)
-        message = "It ran out of memory; lower training.micro_batch, or give it more memory."
-        _record(config, bucket, world, ("out_of_memory", message, True, RETRY))
-        return RETRY
     except Exception as error:  # the last line: whatever it was is written down before the process ends
-        log.exception("%s failed", config.plan.name)
-        _record(config, bucket, world, ("unexpected", f"{type(error).__name__}: {error}", True, RETRY))
-        return RETRY
+        failure = explain(error)
+        if failure.code in ("unexpected", "process_lost"):
+            log.exception("%s failed", config.plan.name)
+        else:
+            log.error("%s ends: %s", config.plan.name, failure.message)
+        _record(bucket, keys.attempt_failure(*ids, config.attempt), said(failure, config.attempt, world.rank))
+        return failure.exit_code
     log.info("%s is done", config.plan.name)
     return ExitCode.DONE
+
+
+def _is_done(config: StageConfig, bucket: Bucket) -> bool:
+    """Whether the result is there. Where it is not, what this attempt said of an earlier failure (before an elastic restart) is void."""
+    done = bucket.exists(keys.result(config.experiment_id, config.plan.name))
+    if not done:
+        bucket.delete(keys.attempt_failure(config.experiment_id, config.plan.name, config.attempt))
+    return done
 
 
 def _publish(bucket: Bucket, key: str, result: StageResult) -> None:
@@ -80,23 +85,28 @@ def _publish(bucket: Bucket, key: str, result: StageResult) -> None:
         log.info("another attempt committed its result first; this one is dropped")
 
 
-def _record(config: StageConfig, bucket: Bucket, world: World, failure: tuple[str, str, bool, int]) -> None:
-    """Say why the attempt ends; a bucket that is away must not hide the first error."""
-    code, message, retryable, exit_code = failure
-    tail = traceback.format_exc().splitlines()[-20:] if code == "unexpected" else []
-    said = AttemptFailure(
-        attempt=config.attempt,
-        code=code,
-        message=message,
-        retryable=retryable,
-        exit_code=exit_code,
-        rank=world.rank,
-        at=datetime.now(UTC),
-        tail=tail,
-    )
+def _refuse(bucket: Bucket, config_key: str, error: SolfaError | ValueError) -> int:
+    """Write down, beside a config that cannot be read, that it cannot: torchrun's exit code does not tell."""
+    reason = str(error).partition("\n")[0].rstrip(".")
+    log.error("the stage config %s cannot be read: %s", config_key, error)
+    if isinstance(error, SolfaError) and error.retryable:
+        return RETRY
+    message = f"The stage config {config_key} cannot be read ({reason}); is the trainer of the service's version?"
+    failure = Failure("bad_config", message, False, ExitCode.BAD_CONFIG)
+    folder, _, _ = config_key.rpartition("/")
+    _, _, attempt = folder.rpartition("/")
+    if attempt.isdecimal():
+        _record(bucket, f"{folder}/failure.json", said(failure, int(attempt), 0))
+    return failure.exit_code
+
+
+def _record(bucket: Bucket, key: str, failure: AttemptFailure) -> None:
+    """Say why the attempt ends. The first process to fail has the word: what the others then see is only that it is gone."""
     try:
-        bucket.put(keys.attempt_failure(config.experiment_id, config.plan.name, config.attempt), said.model_dump_json().encode())
-    except SolfaError as error:
+        bucket.create(key, failure.model_dump_json().encode())
+    except AlreadyExists:
+        log.info("another process has said why the attempt ends")
+    except SolfaError as error:  # a bucket that is away must not hide the first error
         log.error("the failure could not be recorded: %s", error)
 
 

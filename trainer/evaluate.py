@@ -8,13 +8,17 @@ from api.spec import Training
 from trainer.data import PreparedData
 from trainer.objective import domain_sums
 from trainer.parallel import MASKED, ParallelModel, shares, to_device
+from trainer.steps import refuse_non_finite
 from trainer.world import World
 
 NO_ROW_IDS = np.empty(0, dtype=np.int64)  # only precomputed reference losses are looked up by row
 
 
 def evaluate(model: ParallelModel, data: PreparedData, world: World, training: Training, sequences: int | None) -> Evaluation:
-    """Mean token loss (nats) of each domain's held-out rows, `sequences` of them at most, shared out over the ranks."""
+    """Mean token loss (nats) of each domain's held-out rows, `sequences` of them at most, shared out over the ranks.
+
+    Raises NonFiniteLoss, which names the domain.
+    """
     k = len(data.names)
     sums, counts = torch.zeros(k, dtype=torch.float64), torch.zeros(k, dtype=torch.int64)
     model.model.eval()
@@ -31,6 +35,7 @@ def evaluate(model: ParallelModel, data: PreparedData, world: World, training: T
                 counts += number.cpu()
     model.model.train()
     means = world.sum(sums) / world.sum(counts).clamp(min=1)
+    refuse_non_finite(means, data.names, "held-out loss")
     losses = dict(zip(data.names, means.tolist(), strict=True))
     tokens = dict(zip(data.names, counts.tolist(), strict=True))
     return Evaluation(losses=losses, tokens=tokens, average=sum(losses.values()) / k, worst=max(losses.values()))

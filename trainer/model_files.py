@@ -14,13 +14,14 @@ from trainer.model import CAUSAL_SDPA, CausalModel
 from trainer.parallel import ParallelModel
 from trainer.world import World
 
+transformers_logging.disable_progress_bar()  # its bars would tear the log
+
 
 def save_model(model: ParallelModel, bucket: Bucket, prefix: str, world: World, cache: Path) -> None:
     """Gather the weights and write config and safetensors under `prefix`. A collective: every rank calls it, rank 0 writes."""
     options = StateDictOptions(full_state_dict=True, cpu_offload=True)
     weights = get_model_state_dict(model.model, options=options)
     if world.is_first:
-        transformers_logging.disable_progress_bar()  # its bars would tear the log
         named = {name.removeprefix("network."): value for name, value in weights.items()}
         with writing(bucket, prefix, cache) as folder:
             model.model.network.save_pretrained(folder, state_dict=named)

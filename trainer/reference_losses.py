@@ -18,6 +18,7 @@ from trainer.context import StageContext
 from trainer.data import PreparedData
 from trainer.files import reading, writing
 from trainer.parallel import MASKED, Micro, ParallelModel, to_device
+from trainer.world import Interrupted, stop_requested
 
 TIES = "ties.json"
 NO_ROW_IDS: NDArray[np.int64] = np.empty(0, dtype=np.int64)
@@ -85,6 +86,8 @@ def store_losses(context: StageContext, model: ParallelModel, data: PreparedData
             begin, end = min(rows, world.rank * share), min(rows, (world.rank + 1) * share)
             with (folder / f"{name}.{world.rank}").open("wb") as file:
                 for start in range(0, share, chunk):
+                    if world.agree(stop_requested()):
+                        raise Interrupted
                     ids = np.arange(min(end, begin + start), min(end, begin + start + chunk))
                     file.write(_losses_of(model, data, domain, ids, context).astype(np.float16).tobytes())
         if world.is_first:

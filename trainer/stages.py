@@ -21,6 +21,7 @@ from trainer.parallel import ParallelModel
 from trainer.reference_losses import LiveReference, StoredReference, store_losses
 from trainer.state import Progress
 from trainer.steps import DoremiStep, PlainStep, ReferenceLosses, Step
+from trainer.world import Interrupted, stop_requested
 
 
 def run(context: StageContext) -> StageResult:
@@ -72,6 +73,8 @@ def _run_evaluate(context: StageContext) -> StageResult:
     rows = []
     stages = [stage for stage in config.siblings if stage.name in config.inputs.models]
     for number, stage in enumerate(stages):
+        if context.world.agree(stop_requested()):
+            raise Interrupted
         context.reporter.progress(f"evaluating {stage.name}", number, len(stages), "models")
         result = _read(context, config.inputs.models[stage.name])
         model = _parallel(context, load_model(context.bucket, result.files["model"], context.cache))

@@ -5,6 +5,10 @@ A state saved on one world size loads on another, replicated or sharded: its ten
 
 import io
 import json
+import logging
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,21 +18,25 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from torch import nn
+from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
 from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import save
 
 from api import keys
 from api.bucket import Blob
-from api.errors import AlreadyExists, DataError, EtagMismatch
+from api.errors import AlreadyExists, DataError, EtagMismatch, SolfaError
 from api.results import EvaluationPoint
 from api.stage_config import TrainStatePointer
 from trainer.context import StageContext
 from trainer.doremi import DoremiState
 from trainer.files import reading, writing
 
+log = logging.getLogger(__name__)
 EXTRA = "extra.json"
-KEPT = 2  # the newest state, and the one before it for a reader that had just looked
+
+
+_STATE = re.compile(r"\d+-a(\d+)")  # the last part of keys.state_prefix, with the attempt
 
 
 class Superseded(EtagMismatch):
@@ -58,7 +66,6 @@ class StateStore:
     def __init__(self, context: StageContext) -> None:
         self._context = context
         self._ids = (context.config.experiment_id, context.config.plan.name)
-        self._saved: list[str] = []
 
     def restore(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> Progress:
         """Load the newest published state into model and optimiser; a fresh Progress where there is none."""
@@ -70,11 +77,11 @@ class StateStore:
         with reading(self._context.bucket, pointer.state, self._cache()) as folder:
             tensors, optimizer_state = get_state_dict(model, optimizer)
             state: dict[str, Any] = {"model": tensors, "optimizer": optimizer_state}
-            load(state, checkpoint_id=str(folder), no_dist=not dist.is_initialized())
+            with _own_error():
+                load(state, checkpoint_id=str(folder), no_dist=not dist.is_initialized())
             set_state_dict(model, optimizer, model_state_dict=state["model"], optim_state_dict=state["optimizer"])
             extra = json.loads((folder / EXTRA).read_text())
             self._restore_rng(folder)
-        self._saved = [pointer.state]
         return _progress(extra, pointer)
 
     def save(self, model: nn.Module, optimizer: torch.optim.Optimizer, progress: Progress) -> None:
@@ -82,17 +89,29 @@ class StateStore:
         config, world = self._context.config, self._context.world
         prefix = keys.state_prefix(*self._ids, progress.step, config.attempt)
         prefix = world.share(f"{prefix}{world.restarts}/")  # an elastic restart may save the same step again
-        with writing(self._context.bucket, prefix, self._cache()) as folder:
-            tensors, optimizer_state = get_state_dict(model, optimizer)
-            state: dict[str, Any] = {"model": tensors, "optimizer": optimizer_state}
-            save(state, checkpoint_id=str(folder), no_dist=not dist.is_initialized())
-            torch.save(_rng(), folder / f"rng-{world.rank}.pt")
+        try:
+            self._write(prefix, model, optimizer, progress)
+            world.barrier()
+        except Exception:
             if world.is_first:
-                (folder / EXTRA).write_text(json.dumps(_extra(progress)))
-        world.barrier()
+                self._remove([prefix])  # half of a state is of no use, and a full disk may be why
+            raise
         failure = self._publish(prefix, progress) if world.is_first else None
         if problem := world.share(failure):
             raise Superseded(problem)
+
+    def _write(self, prefix: str, model: nn.Module, optimizer: torch.optim.Optimizer, progress: Progress) -> None:
+        world = self._context.world
+        with writing(self._context.bucket, prefix, self._cache()) as folder:
+            tensors, optimizer_state = get_state_dict(model, optimizer)
+            state: dict[str, Any] = {"model": tensors, "optimizer": optimizer_state}
+            with _own_error():
+                save(state, checkpoint_id=str(folder), no_dist=not dist.is_initialized())
+            rng = io.BytesIO()
+            torch.save(_rng(), rng)
+            (folder / f"rng-{world.rank}.pt").write_bytes(rng.getvalue())
+            if world.is_first:
+                (folder / EXTRA).write_text(json.dumps(_extra(progress)))
 
     def _publish(self, prefix: str, progress: Progress) -> str | None:
         attempt = self._context.config.attempt
@@ -102,7 +121,9 @@ class StateStore:
         data, key = pointer.model_dump_json().encode(), keys.latest_state(*self._ids)
         while True:
             found = self._find()
-            if found and TrainStatePointer.model_validate_json(found.data).attempt > attempt:
+            before = TrainStatePointer.model_validate_json(found.data) if found else None
+            if before and before.attempt > attempt:
+                self._remove([prefix])
                 return f"Attempt {attempt} of {self._ids[1]} stops: a newer attempt has taken over its train state."
             try:
                 if found is None:
@@ -112,11 +133,23 @@ class StateStore:
                 break
             except (AlreadyExists, EtagMismatch):
                 continue
-        self._saved.append(prefix)
-        for old in self._saved[:-KEPT]:
-            self._context.bucket.delete_prefix(old)
-        self._saved = self._saved[-KEPT:]
+        self._remove(self._superfluous([prefix, before.state] if before else [prefix]))
         return None
+
+    def _superfluous(self, kept: list[str]) -> list[str]:
+        """All states but the newest, and the one before it (for a reader that had just looked): older ones, and what ended attempts left
+        half-written. What a newer attempt is writing is not ours to remove."""
+        folder = keys.latest_state(*self._ids).removesuffix("latest.json")
+        names = {entry.key.removeprefix(folder).partition("/")[0] for entry in self._context.bucket.list(folder)}
+        ours = {name for name in names if (found := _STATE.fullmatch(name)) and int(found[1]) <= self._context.config.attempt}
+        return [f"{folder}{name}/" for name in sorted(ours - {state.removeprefix(folder).partition("/")[0] for state in kept})]
+
+    def _remove(self, prefixes: list[str]) -> None:
+        try:
+            for prefix in prefixes:
+                self._context.bucket.delete_prefix(prefix)
+        except SolfaError as error:  # space is not worth a stage: the next save tries again
+            log.warning("an old train state was not removed: %s", error)
 
     def _find(self) -> Blob | None:
         return self._context.bucket.find(keys.latest_state(*self._ids))
@@ -131,6 +164,15 @@ class StateStore:
             torch.set_rng_state(rng["cpu"])
             if "cuda" in rng and torch.cuda.is_available():
                 torch.cuda.set_rng_state(rng["cuda"])
+
+
+@contextmanager
+def _own_error() -> Iterator[None]:
+    """What torch's checkpointing failed with, in place of its CheckpointException, which is not even an Exception."""
+    try:
+        yield
+    except CheckpointException as error:
+        raise next(iter(error.failures.values()))[0] from error
 
 
 def _rng() -> dict[str, torch.Tensor]:

@@ -107,6 +107,7 @@ class DoremiStep:
             totals += torch.stack((score_sums, loss_sums, counts.double())).cpu()
         score_totals, loss_totals, count_totals = self._world.sum(totals)
         found = record(loss_totals, count_totals.long(), self._names)
+        refuse_non_finite(score_totals, self._names, "reference loss")
         scores = doremi.excess_losses(score_totals.numpy(), count_totals.numpy(), self.state, self._settings.absent_domain)
         self.state = doremi.step(self.state, scores, self._settings.eta, self._settings.smoothing)
         return StepRecord(found.domain_losses, found.domain_tokens, scores)
@@ -118,9 +119,14 @@ class DoremiStep:
 
 def record(sums: Tensor, counts: Tensor, names: list[str]) -> StepRecord:
     """From loss sums and token counts by domain. Raises NonFiniteLoss that names the domain."""
-    if bad := [name for name, total in zip(names, sums.tolist(), strict=True) if not np.isfinite(total)]:
-        raise NonFiniteLoss(f"The loss of {', '.join(bad)} is NaN or infinite; lower the learning rate or look at that domain's data.")
+    refuse_non_finite(sums, names, "loss")
     numbers = counts.numpy()
     with np.errstate(invalid="ignore"):
         means = np.where(numbers > 0, sums.numpy() / np.maximum(numbers, 1), np.nan)
     return StepRecord(means, numbers)
+
+
+def refuse_non_finite(values: Tensor, names: list[str], what: str) -> None:
+    """Raises NonFiniteLoss that names the domains whose value [k] is none."""
+    if bad := [name for name, value in zip(names, values.tolist(), strict=True) if not np.isfinite(value)]:
+        raise NonFiniteLoss(f"The {what} of {', '.join(bad)} is NaN or infinite; lower the learning rate or look at that domain's data.")

@@ -3,8 +3,6 @@
 import os
 import signal
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -85,9 +83,8 @@ def stop_requested() -> bool:
     return stop_flag.raised
 
 
-@contextmanager
-def joined_world() -> Iterator[World]:
-    """The world that torchrun's environment describes; the process group lives as long as the context."""
+def join_world(patience: timedelta) -> World:
+    """The world that torchrun's environment describes. `patience`: how long a process waits for the others in a collective."""
     stop_flag.listen()
     size = int(os.environ.get("WORLD_SIZE", "1"))
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))
@@ -96,7 +93,10 @@ def joined_world() -> Iterator[World]:
         device = torch.device("cuda", local_rank % torch.cuda.device_count())
         torch.cuda.set_device(device)
     cache = os.environ.get("SOLFA_CACHE")
-    world = World(
+    # One process too: FSDP and checkpoints of a process group of one are the same code as of many.
+    if "MASTER_ADDR" in os.environ:
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=patience)
+    return World(
         rank=int(os.environ.get("RANK", "0")),
         size=size,
         local_rank=local_rank,
@@ -105,11 +105,10 @@ def joined_world() -> Iterator[World]:
         restarts=int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")),
         **({"cache": Path(cache)} if cache else {}),
     )
-    # One process too: FSDP and checkpoints of a process group of one are the same code as of many.
-    if "MASTER_ADDR" in os.environ:
-        dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=timedelta(minutes=30))
-    try:
-        yield world
-    finally:
-        if dist.is_initialized():
-            dist.destroy_process_group()
+
+
+def leave_world() -> None:
+    """Take the process group down, where all its processes have come to the same end. One that failed just ends, since this may wait for
+    the others, and torchrun ends them only when it sees that a process is gone."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
