@@ -1,13 +1,21 @@
-"""Runs stages as real `python -m trainer` processes, in a plan's order, without a service: what the service would write, a test writes."""
+"""Runs stages as real trainer processes, in a plan's order, without a service: what the service would write, a test writes.
+
+`start` and `run` execute `python -m trainer`, under torchrun where there are several processes. `fork` runs the same entry in processes
+forked from a server that has imported the trainer already: seven seconds of CPU time less each, so that tests can afford many.
+"""
 
 import gzip
 import json
+import multiprocessing
 import os
 import random
+import shutil
+import socket
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +24,8 @@ from api.bucket import FileBucket
 from api.plan import make_plan
 from api.results import StageResult
 from api.spec import ExperimentSpec, parse_spec
-from api.stage_config import Inputs, StageConfig
+from api.stage_config import AttemptFailure, Inputs, StageConfig, StageReport, TrainStatePointer
+from tests.trainer.faults import Fault
 
 TINY = {"model_type": "llama", "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
 TINY_TRAINING = {"steps": 12, "global_batch": 8, "micro_batch": 8, "save_every": 4, "evaluate_every": 6, "evaluate_sequences": 8}
@@ -55,6 +64,56 @@ def tiny_spec(folder: Path, domains: Sequence[str] = ("easy", "hard", "middle"),
     return parse_spec(json.dumps(raw | changes))
 
 
+FORKED = multiprocessing.get_context("forkserver")
+FORKED.set_forkserver_preload(["trainer.__main__"])
+
+
+class Attempt:
+    """A forked attempt: one process a rank. They are a world without an agent: whoever fails, nobody ends the others."""
+
+    def __init__(self, processes: list[ForkServerProcess], log: Path) -> None:
+        self.processes, self.log = processes, log
+        for process in processes:
+            process.start()
+
+    def wait(self, seconds: float = 60.0) -> list[int | None]:
+        """The exit codes by rank, once all have ended; minus the signal's number where one did it. Fails after `seconds` a process."""
+        for process in self.processes:
+            process.join(seconds)
+        hung = [rank for rank, process in enumerate(self.processes) if process.exitcode is None]
+        self.kill()
+        assert not hung, f"ranks {hung} did not end:\n{self.output}"
+        return [process.exitcode for process in self.processes]
+
+    def kill(self) -> None:
+        for process in self.processes:
+            process.kill()
+            process.join()
+
+    @property
+    def output(self) -> str:
+        return self.log.read_text()
+
+
+def _forked_trainer(arguments: list[str], environment: Mapping[str, str], log: Path, faults: Sequence[Fault]) -> None:
+    """What a forked process does: the trainer's own entry, with a report at every step, so that a test sees where it is."""
+    import torch  # noqa: PLC0415  # here, where the fork server has it already; a test's process may do without
+
+    from trainer import __main__ as trainer  # noqa: PLC0415  # as above
+    from trainer import meter, report  # noqa: PLC0415  # as above
+
+    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(descriptor, sys.stdout.fileno())
+    os.dup2(descriptor, sys.stderr.fileno())
+    os.environ.update(environment)
+    torch.set_num_threads(1)
+    meter.REPORT_SECONDS, report.HEARTBEAT_SECONDS = 0.0, 0.01
+    for fault in faults:
+        fault.install(int(environment.get("RANK", "0")))
+    sys.argv = ["trainer", *arguments]
+    sys.exit(trainer.main())
+
+
 @dataclass
 class StageRunner:
     """One experiment in a file bucket."""
@@ -62,6 +121,10 @@ class StageRunner:
     bucket: FileBucket
     spec: ExperimentSpec
     experiment: str = "xtest"
+
+    @property
+    def cache(self) -> Path:
+        return self.bucket.root.with_name(f"{self.bucket.root.name}-cache")
 
     def config(self, stage: str, attempt: int = 1) -> str:
         """Write the StageConfig of an attempt; its key."""
@@ -94,11 +157,45 @@ class StageRunner:
         trainer = ["-m", "trainer", "--bucket", self.bucket.url, "--config", self.config(stage, attempt)]
         return subprocess.Popen(
             [*(torchrun if processes > 1 else alone), *trainer],
-            env={**os.environ, **ENVIRONMENT, **(env or {})},
+            env={**os.environ, **ENVIRONMENT, "SOLFA_CACHE": str(self.cache), **(env or {})},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
         )
+
+    def fork(self, stage: str, attempt: int = 1, processes: int = 1, faults: Sequence[Fault] = (), config: str | None = None) -> Attempt:
+        """Start an attempt in forked processes. `config`: the key of its StageConfig, where the test has written one."""
+        arguments = ["--bucket", self.bucket.url, "--config", config or self.config(stage, attempt)]
+        log = self.bucket.root.with_name(f"{self.bucket.root.name}-{stage}-{attempt}.log")
+        world = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port()), "WORLD_SIZE": str(processes)} if processes > 1 else {}
+        environments = [
+            {**world, "SOLFA_CACHE": str(self.cache), "RANK": str(rank), "LOCAL_RANK": str(rank), "LOCAL_WORLD_SIZE": str(processes)}
+            for rank in range(processes)
+        ]
+        return Attempt(
+            [FORKED.Process(target=_forked_trainer, args=(arguments, env, log, faults), daemon=True) for env in environments], log
+        )
+
+    def finish(self, stage: str, attempt: int = 1, processes: int = 1, faults: Sequence[Fault] = ()) -> StageResult:
+        """`fork`, to a good end; the result."""
+        started = self.fork(stage, attempt, processes, faults)
+        assert started.wait() == [0] * processes, started.output
+        return self.result(stage)
+
+    def finish_all(self, *but: str) -> None:
+        """`finish` every stage of the plan, in order."""
+        for stage in make_plan(self.spec).stages:
+            if stage.name not in but:
+                self.finish(stage.name)
+
+    def copy(self, folder: Path, *without: str, **changes: Any) -> "StageRunner":
+        """The same experiment in a bucket of its own, as if the stages `without` had never run; `changes` replace the spec's fields."""
+        root, ignored = folder / "bucket", {self.bucket.root / keys.stage_prefix(self.experiment, stage) for stage in without}
+        shutil.copytree(
+            self.bucket.root, root, ignore=lambda at, names: {name for name in names if Path(at, name) in ignored}, dirs_exist_ok=True
+        )
+        spec = self.spec.model_dump(mode="json") | changes
+        return StageRunner(FileBucket(root), parse_spec(json.dumps(spec)), self.experiment)
 
     def run(self, stage: str, attempt: int = 1, processes: int = 1) -> StageResult:
         """Run an attempt to its end; its result."""
@@ -113,3 +210,26 @@ class StageRunner:
 
     def result(self, stage: str) -> StageResult:
         return StageResult.model_validate_json(self.bucket.get(keys.result(self.experiment, stage)).data)
+
+    def report(self, stage: str, attempt: int = 1) -> StageReport | None:
+        found = self.bucket.find(keys.attempt_report(self.experiment, stage, attempt))
+        return StageReport.model_validate_json(found.data) if found else None
+
+    def failure(self, stage: str, attempt: int = 1) -> AttemptFailure | None:
+        found = self.bucket.find(keys.attempt_failure(self.experiment, stage, attempt))
+        return AttemptFailure.model_validate_json(found.data) if found else None
+
+    def pointer(self, stage: str) -> TrainStatePointer | None:
+        found = self.bucket.find(keys.latest_state(self.experiment, stage))
+        return TrainStatePointer.model_validate_json(found.data) if found else None
+
+    def states(self, stage: str) -> list[str]:
+        """The names of the train states that lie in the bucket."""
+        folder = keys.latest_state(self.experiment, stage).removesuffix("latest.json")
+        return sorted({entry.key.removeprefix(folder).partition("/")[0] for entry in self.bucket.list(folder)} - {"latest.json"})
+
+
+def _free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
