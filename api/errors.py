@@ -9,6 +9,8 @@ SolfaError
 │   └── StaleVersion             stale_version           412  the record moved on (compare-and-swap lost)
 ├── NotReady                     not_ready               409  a result that is not there yet, and why
 ├── BadRequest                   bad_request             400
+│   ├── UnsupportedMediaType     unsupported_media_type  415
+│   └── ContentTooLarge          content_too_large       413
 ├── DataError                    bad_data                422  unreadable, empty or too small a source
 ├── NonFiniteLoss                non_finite_loss         500  NaN or inf while training
 ├── BucketError                  bucket_error            502
@@ -16,6 +18,7 @@ SolfaError
 │   ├── KeyMissing               key_missing             404
 │   ├── AlreadyExists            already_exists          409  create-if-absent lost
 │   ├── EtagMismatch             etag_mismatch           412  replace-if-unchanged lost
+│   │   └── Superseded           superseded              412  a newer attempt of the stage has taken over
 │   ├── OutOfSpace               out_of_space            507
 │   └── NoConditionalWrites      no_conditional_writes   500
 ├── StoreError                   store_error             500
@@ -78,6 +81,14 @@ class BadRequest(SolfaError):
     code, status = "bad_request", 400
 
 
+class UnsupportedMediaType(BadRequest):
+    code, status = "unsupported_media_type", 415
+
+
+class ContentTooLarge(BadRequest):
+    code, status = "content_too_large", 413
+
+
 class DataError(SolfaError):
     code, status = "bad_data", 422
 
@@ -104,6 +115,10 @@ class AlreadyExists(BucketError):
 
 class EtagMismatch(BucketError):
     code, status = "etag_mismatch", 412
+
+
+class Superseded(EtagMismatch):
+    code = "superseded"
 
 
 class OutOfSpace(BucketError):

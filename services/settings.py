@@ -10,6 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from api.errors import BadRequest
 
 PREFIX = "SOLFA_"
+PASSED_ON = ("PATH", "HOME", "USER", "LOGNAME", "LANG", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", "CUDA_HOME")
+PASSED_ON_PREFIXES = ("LC_", "AWS_", "HF_", "NCCL_", "GLOO_", "TORCH_", "TORCHINDUCTOR_", "TRITON_", "SSL_CERT_", "COVERAGE_")
 
 
 class Settings(BaseModel):
@@ -19,6 +21,8 @@ class Settings(BaseModel):
 
     home: Path = Path(".solfa")
     """The folder of the embedded defaults: database, bucket, running apps."""
+    url: str = ""
+    """Where commands find the service; empty: where `solfa up` wrote it down in `home`."""
     host: str = "127.0.0.1"
     port: int = Field(default=8700, ge=0, le=65535)
     """0: any free one."""
@@ -71,3 +75,8 @@ class Settings(BaseModel):
     def apps(self) -> Path:
         """Where the local cluster keeps what it runs."""
         return self.home / "apps"
+
+
+def passed_on(environment: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """What an attempt's processes see of the service's environment: nothing that is not known to be needed."""
+    return {name: value for name, value in environment.items() if name in PASSED_ON or name.startswith(PASSED_ON_PREFIXES)}

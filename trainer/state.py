@@ -25,7 +25,7 @@ from torch.distributed.checkpoint.state_dict_saver import save
 
 from api import keys
 from api.bucket import Blob
-from api.errors import AlreadyExists, DataError, EtagMismatch, SolfaError
+from api.errors import AlreadyExists, DataError, EtagMismatch, SolfaError, Superseded
 from api.results import EvaluationPoint
 from api.stage_config import TrainStatePointer
 from trainer.context import StageContext
@@ -37,12 +37,6 @@ EXTRA = "extra.json"
 
 
 _STATE = re.compile(r"\d+-a(\d+)")  # the last part of keys.state_prefix, with the attempt
-
-
-class Superseded(EtagMismatch):
-    """A newer attempt of this stage has taken over."""
-
-    code = "superseded"
 
 
 @dataclass

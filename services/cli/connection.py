@@ -11,10 +11,8 @@ from pydantic import BaseModel
 from api.client import Client
 from services.settings import Settings
 
-Url = Annotated[
-    str | None, typer.Option("--url", envvar="SOLFA_URL", help="Address of the service; default: the one that `solfa up` started.")
-]
-Home = Annotated[Path | None, typer.Option("--home", envvar="SOLFA_HOME", help="Folder of the embedded service (default: ./.solfa).")]
+Url = Annotated[str | None, typer.Option("--url", help="Address of the service, also SOLFA_URL (default: the one in the home).")]
+Home = Annotated[Path | None, typer.Option("--home", help="Folder of the embedded service, also SOLFA_HOME (default: ./.solfa).")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a program.")]
 
 
@@ -42,11 +40,11 @@ def running(home: Path) -> Running | None:
 
 
 def connect(url: str | None, home: Path | None) -> Client:
-    if url is None:
-        settings = Settings.from_environment(home=home)
-        found = running(settings.home)
-        url = found.url if found else f"http://{settings.host}:{settings.port}"
-    return Client(url)
+    settings = Settings.from_environment(home=home, url=url)
+    if settings.url:
+        return Client(settings.url)
+    found = running(settings.home)
+    return Client(found.url if found else f"http://{settings.host}:{settings.port}")
 
 
 def options(url: str | None, home: Path | None) -> str:

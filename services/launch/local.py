@@ -6,7 +6,7 @@ import os
 import sys
 import threading
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -20,10 +20,9 @@ from services.launch.appdef import Site, make_app
 from services.launch.cluster import AppPhase, AppStatus, LaunchRequest
 from services.launch.phases import to_phase
 from services.launch.scheduler import NAME, LocalRequest, LocalScheduler
+from services.settings import passed_on
 
 ENDED = (AppPhase.SUCCEEDED, AppPhase.FAILED, AppPhase.CANCELLED)
-PASSED_ON = ("PATH", "HOME", "USER", "LOGNAME", "LANG", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", "CUDA_HOME")
-PASSED_ON_PREFIXES = ("LC_", "AWS_", "HF_", "NCCL_", "GLOO_", "TORCH_", "TORCHINDUCTOR_", "TRITON_", "SSL_CERT_", "COVERAGE_")
 
 
 class LocalCluster:
@@ -39,7 +38,7 @@ class LocalCluster:
         cpus = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
         self._site = Site(bucket_url, max(1, cpus // slots), tuple(command) if command else None, python=sys.executable)
         with _translated():
-            self._scheduler = LocalScheduler(root.absolute(), passed_on(os.environ), slots)
+            self._scheduler = LocalScheduler(root.absolute(), passed_on(), slots)
         self._runner = Runner("torchx", {NAME: lambda _session, **_options: self._scheduler})  # what TORCHX_* sets must not reach it
         self._grace_seconds = grace_seconds
         self._closed = threading.Event()
@@ -122,11 +121,6 @@ class LocalCluster:
     def close(self) -> None:
         self._closed.set()
         self._runner.close()
-
-
-def passed_on(environment: Mapping[str, str]) -> dict[str, str]:
-    """What an attempt's processes see of the service's environment: nothing that is not known to be needed."""
-    return {name: value for name, value in environment.items() if name in PASSED_ON or name.startswith(PASSED_ON_PREFIXES)}
 
 
 @contextmanager

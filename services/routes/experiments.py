@@ -6,13 +6,14 @@ from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.responses import PlainTextResponse
 from starlette.concurrency import run_in_threadpool
 
-from api.errors import BadRequest
+from api.errors import BadRequest, ContentTooLarge, UnsupportedMediaType
 from api.experiment import Experiment, ExperimentPhase
 from api.plan import Plan, make_plan
 from api.views import ExperimentList, ExperimentView, Validated
+from services.experiments import etag
 from services.inputs import spec_of
 from services.problems import documented
-from services.routes.context import Context, ExperimentRef, IfMatch, IfNoneMatch, Service, matches
+from services.routes.context import TAGGED, UNCHANGED, Context, ExperimentRef, IfMatch, IfNoneMatch, Service, matches
 
 router = APIRouter(prefix="/v1/experiments", tags=["experiments"])
 MEDIA_TYPES = ("application/yaml", "application/x-yaml", "text/yaml", "application/json", "text/plain")
@@ -29,8 +30,8 @@ BODY: dict[str, Any] = {
     "requestBody": {
         "required": True,
         "content": {
-            "application/json": {"schema": {"type": "object", "description": "An ExperimentSpec."}, "example": EXAMPLE},
-            "application/yaml": {"schema": {"type": "string", "description": "An ExperimentSpec as YAML."}},
+            media_type: {"schema": {"$ref": "#/components/schemas/ExperimentSpec"}, "example": EXAMPLE}
+            for media_type in ("application/yaml", "application/json")
         },
     }
 }
@@ -42,8 +43,11 @@ BODY: dict[str, Any] = {
     summary="Submit a spec",
     status_code=202,
     response_model=ExperimentView,
-    response_description="Recorded; the reconciler takes it from here.",
     responses={
+        202: {
+            "description": "Recorded; the reconciler takes it from here.",
+            "headers": TAGGED["headers"] | {"Location": {"description": "Where it is from now on.", "schema": {"type": "string"}}},
+        },
         200: {"model": Validated, "description": "With validate_only: what a submission would make. Nothing was recorded."},
         **documented(400, 409, 413, 415, 422, 502, 507),
     },
@@ -55,7 +59,13 @@ async def submit(
     service: Service,
     validate_only: Annotated[bool, Query(description="Only say what would be made: the plan and each stage's launch.")] = False,
     idempotency_key: Annotated[
-        str | None, Header(min_length=1, max_length=200, description="Repeating a request with the same key returns the first answer.")
+        str | None,
+        Header(
+            alias="Idempotency-Key",
+            min_length=1,
+            max_length=200,
+            description="A repetition with the same key gets the first answer.",
+        ),
     ] = None,
 ) -> Any:
     text = await _body(request, service)
@@ -67,7 +77,13 @@ async def submit(
     return _answer(service, response, experiment)
 
 
-@router.get("", operation_id="list_experiments", summary="List experiments, newest first", responses=documented(400, 422))
+@router.get(
+    "",
+    operation_id="list_experiments",
+    summary="List experiments, newest first",
+    response_description="One page.",
+    responses=documented(400, 422),
+)
 def list_experiments(
     service: Service,
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
@@ -83,12 +99,12 @@ def list_experiments(
     operation_id="get_experiment",
     summary="One experiment",
     response_model=ExperimentView,
-    responses={304: {"description": "Unchanged."}, **documented(404, 422)},
+    responses={200: {"description": "Its record.", **TAGGED}, 304: UNCHANGED, **documented(404, 422)},
 )
 def get(service: Service, experiment: ExperimentRef, response: Response, if_none_match: IfNoneMatch = None) -> Any:
     record = service.experiments.get(experiment)
-    if matches(if_none_match, _etag(record)):
-        return Response(status_code=304, headers={"ETag": _etag(record)})
+    if matches(if_none_match, etag(record)):
+        return Response(status_code=304, headers={"ETag": etag(record)})
     return _answer(service, response, record)
 
 
@@ -97,9 +113,10 @@ def get(service: Service, experiment: ExperimentRef, response: Response, if_none
     operation_id="delete_experiment",
     summary="Delete a finished experiment and what it made",
     status_code=204,
-    responses=documented(400, 404, 409, 412, 422, 502),
+    response_description="It is gone.",
+    responses=documented(404, 409, 412, 422, 502),
 )
-def delete(service: Service, experiment: ExperimentRef, if_match: IfMatch) -> None:
+def delete(service: Service, experiment: ExperimentRef, if_match: IfMatch = None) -> None:
     service.experiments.delete(experiment, if_match)
 
 
@@ -108,9 +125,9 @@ def delete(service: Service, experiment: ExperimentRef, if_match: IfMatch) -> No
     operation_id="cancel_experiment",
     summary="End a live experiment",
     status_code=202,
-    responses=documented(400, 404, 409, 412, 422),
+    responses={202: {"description": "Asked for; what runs is being ended.", **TAGGED}, **documented(404, 409, 412, 422)},
 )
-def cancel(service: Service, experiment: ExperimentRef, response: Response, if_match: IfMatch) -> ExperimentView:
+def cancel(service: Service, experiment: ExperimentRef, response: Response, if_match: IfMatch = None) -> ExperimentView:
     return _answer(service, response, service.experiments.cancel(experiment, if_match))
 
 
@@ -119,9 +136,9 @@ def cancel(service: Service, experiment: ExperimentRef, response: Response, if_m
     operation_id="retry_experiment",
     summary="Give failed and cancelled stages another try",
     status_code=202,
-    responses=documented(400, 404, 409, 412, 422),
+    responses={202: {"description": "Asked for; they go on from what they had saved.", **TAGGED}, **documented(404, 409, 412, 422)},
 )
-def retry(service: Service, experiment: ExperimentRef, response: Response, if_match: IfMatch) -> ExperimentView:
+def retry(service: Service, experiment: ExperimentRef, response: Response, if_match: IfMatch = None) -> ExperimentView:
     return _answer(service, response, service.experiments.retry(experiment, if_match))
 
 
@@ -130,49 +147,43 @@ def retry(service: Service, experiment: ExperimentRef, response: Response, if_ma
     operation_id="get_spec",
     summary="The spec as it was posted",
     response_class=PlainTextResponse,
-    responses={304: {"description": "Unchanged."}, **documented(404, 422)},
+    responses={200: {"description": "Verbatim.", **TAGGED}, 304: UNCHANGED, **documented(404, 422)},
 )
 def spec(service: Service, experiment: ExperimentRef, if_none_match: IfNoneMatch = None) -> Response:
     record = service.experiments.get(experiment)
-    etag = f'"{record.spec_sha256}"'
-    if matches(if_none_match, etag):
-        return Response(status_code=304, headers={"ETag": etag})
-    return PlainTextResponse(record.spec_text, headers={"ETag": etag})
+    tag = f'"{record.spec_sha256}"'
+    if matches(if_none_match, tag):
+        return Response(status_code=304, headers={"ETag": tag})
+    return PlainTextResponse(record.spec_text, headers={"ETag": tag})
 
 
-@router.get("/{experiment}/plan", operation_id="get_plan", summary="The plan of its spec", responses=documented(404, 422))
+@router.get(
+    "/{experiment}/plan",
+    operation_id="get_plan",
+    summary="The plan of its spec",
+    response_description="Stages in order, and what each needs.",
+    responses=documented(404, 422),
+)
 def plan(service: Service, experiment: ExperimentRef) -> Plan:
     return make_plan(spec_of(service.experiments.get(experiment)))
 
 
 def _answer(service: Context, response: Response, experiment: Experiment) -> ExperimentView:
-    response.headers["ETag"] = _etag(experiment)
+    response.headers["ETag"] = etag(experiment)
     return service.experiments.view(experiment)
-
-
-def _etag(experiment: Experiment) -> str:
-    return f'"{experiment.version}"'
 
 
 async def _body(request: Request, service: Context) -> str:
     """The posted text. Raises BadRequest; the size is checked while it arrives, not after."""
     media_type = request.headers.get("content-type", "application/yaml").partition(";")[0].strip().lower()
     if media_type not in MEDIA_TYPES:
-        raise _UnsupportedMediaType(f"A spec is YAML or JSON, not {media_type}; send application/yaml or application/json.")
+        raise UnsupportedMediaType(f"A spec is YAML or JSON, not {media_type}; send application/yaml or application/json.")
     body = bytearray()
     async for chunk in request.stream():
         body += chunk
         if len(body) > service.settings.max_body_bytes:
-            raise _TooLarge(f"The spec is over {service.settings.max_body_bytes:,} bytes.")
+            raise ContentTooLarge(f"The spec is over {service.settings.max_body_bytes:,} bytes.")
     try:
         return body.decode()
     except UnicodeDecodeError as error:
         raise BadRequest(f"The spec is not UTF-8: byte {error.start} is none.") from error
-
-
-class _UnsupportedMediaType(BadRequest):
-    code, status = "unsupported_media_type", 415
-
-
-class _TooLarge(BadRequest):
-    code, status = "content_too_large", 413
