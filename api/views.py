@@ -11,6 +11,7 @@ from api.plan import Plan
 from api.results import Compared
 from api.stage_config import StageReport
 from api.stages import StageKind, StagePhase, StageReason
+from api.weights import HistoryHeader, WeightCheckpoint
 
 
 class View(BaseModel):
@@ -114,6 +115,14 @@ class CurrentWeights(View):
     domain_weights: DomainWeights
     averaged_weights: DomainWeights | None
     excess_losses: dict[str, float]
+
+
+class WeightHistory(View):
+    """alpha_t step by step, and the constants of its update."""
+
+    header: HistoryHeader | None
+    """None: no step is recorded yet."""
+    checkpoints: list[WeightCheckpoint]
 
 
 class ComparisonView(View):

@@ -8,7 +8,7 @@ from fastapi.openapi.utils import get_openapi
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.bucket import Bucket
-from api.views import ProblemDocument
+from api.spec import ExperimentSpec
 from services import problems
 from services.experiments import Experiments
 from services.launch.cluster import Cluster
@@ -59,7 +59,7 @@ class Timed:
 
 
 def _openapi(app: FastAPI) -> dict[str, object]:
-    """The document with the problem schema, which routes name only by reference."""
+    """The document with what routes name only by reference: the problems, and the spec, which no route has parsed for it."""
     if app.openapi_schema is None:
         document = get_openapi(
             title=app.title,
@@ -67,7 +67,8 @@ def _openapi(app: FastAPI) -> dict[str, object]:
             description="Finds the data mixture a language model should be pretrained on.",
             routes=app.routes,
         )
-        schemas = document.setdefault("components", {}).setdefault("schemas", {})
-        schemas["ProblemDocument"] = ProblemDocument.model_json_schema(ref_template="#/components/schemas/{model}")
+        problems.describe(document)
+        spec = ExperimentSpec.model_json_schema(ref_template="#/components/schemas/{model}")
+        document["components"]["schemas"] |= {**spec.pop("$defs"), "ExperimentSpec": spec}
         app.openapi_schema = document
     return app.openapi_schema

@@ -99,7 +99,7 @@ class Experiments:
         page = self._store.page(limit, cursor, phase, name_prefix)
         return ExperimentList(experiments=[_summary(experiment) for experiment in page.experiments], next_cursor=page.next_cursor)
 
-    def cancel(self, name_or_id: str, if_match: int | None = None) -> Experiment:
+    def cancel(self, name_or_id: str, if_match: str | None = None) -> Experiment:
         """Ask for an experiment to end; a second time is harmless. Raises Conflict when it has ended."""
 
         def change(experiment: Experiment) -> Experiment:
@@ -111,7 +111,7 @@ class Experiments:
 
         return self._change(name_or_id, change, "cancel_requested", if_match)
 
-    def retry(self, name_or_id: str, if_match: int | None = None) -> Experiment:
+    def retry(self, name_or_id: str, if_match: str | None = None) -> Experiment:
         """Give every failed or cancelled stage another try, keeping its attempts. Raises Conflict where none has ended so.
 
         Terminal phases have no way out by themselves: the stage starts over as a blocked one because a person asked for it.
@@ -125,7 +125,7 @@ class Experiments:
 
         return self._change(name_or_id, change, "retry_requested", if_match)
 
-    def delete(self, name_or_id: str, if_match: int | None = None) -> None:
+    def delete(self, name_or_id: str, if_match: str | None = None) -> None:
         """Remove a finished experiment and what it made, but for results that others adopted. Raises Conflict while it is live."""
         experiment = self._store.get(name_or_id)
         _check_version(experiment, if_match)
@@ -190,7 +190,7 @@ class Experiments:
         check_sources(spec, self._settings.check_sources)
         return spec
 
-    def _change(self, name_or_id: str, change: Callable[[Experiment], Experiment], event: str, if_match: int | None) -> Experiment:
+    def _change(self, name_or_id: str, change: Callable[[Experiment], Experiment], event: str, if_match: str | None) -> Experiment:
         for _ in range(TRIES):
             experiment = self._store.get(name_or_id)
             _check_version(experiment, if_match)
@@ -208,9 +208,14 @@ class Experiments:
         raise StaleVersion(f"{name_or_id} changed {TRIES} times while it was being written; try again.")
 
 
-def _check_version(experiment: Experiment, if_match: int | None) -> None:
-    if if_match is not None and experiment.version != if_match:
-        raise StaleVersion(f"{experiment.name} is at version {experiment.version}, not {if_match}; read it again and decide anew.")
+def etag(experiment: Experiment) -> str:
+    """The strong validator of the record as it is now."""
+    return f'"{experiment.version}"'
+
+
+def _check_version(experiment: Experiment, if_match: str | None) -> None:
+    if if_match not in (None, "*", etag(experiment)):
+        raise StaleVersion(f"{experiment.name} is at version {etag(experiment)}, not {if_match}; read it again and decide anew.")
 
 
 def _again(stage: Stage) -> Stage:

@@ -1,5 +1,6 @@
 """Every failure as an RFC 9457 problem document: the one place where an error becomes an answer."""
 
+import json
 import logging
 from http import HTTPStatus
 from typing import Any
@@ -58,6 +59,8 @@ def install(app: FastAPI) -> None:
     def _of_the_router(request: Request, error: HTTPException) -> Problem:
         answer = problem(error.status_code, _code(error.status_code), str(error.detail), request.url.path)
         answer.headers.update(error.headers or {})
+        if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+            answer.headers["Allow"] = ", ".join(sorted(_allowed(request))) or answer.headers.get("Allow", "")
         return answer
 
     @app.exception_handler(Exception)
@@ -66,12 +69,50 @@ def install(app: FastAPI) -> None:
         return problem(500, "internal", "Something failed that should not; the service's log has the rest.", request.url.path)
 
 
+EXAMPLES: dict[int, tuple[str, str]] = {  # what each status stands for: a code, and a sentence as a person reads it
+    400: ("bad_request", "The cursor is not one that a listing returned; start again without it."),
+    404: ("not_found", "There is no experiment demo."),
+    409: ("conflict", "demo has succeeded; there is nothing to cancel."),
+    412: ("stale_version", "demo is at version 7, not 6; read it again and decide anew."),
+    413: ("content_too_large", "The spec is over 1,000,000 bytes."),
+    415: ("unsupported_media_type", "A spec is YAML or JSON, not image/png; send application/yaml or application/json."),
+    422: ("invalid_request", "/query/limit: Input should be greater than or equal to 1"),
+    500: ("internal", "Something failed that should not; the service's log has the rest."),
+    502: ("bucket_error", "The bucket refuses access to experiments/; check its permissions."),
+    503: ("store_unavailable", "The database is locked by another process; try again in a moment."),
+    507: ("out_of_space", "The disk is full: the spec was not written. Free some space and retry."),
+}
+
+
 def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """What OpenAPI says of a route's failures."""
-    schema = {"$ref": "#/components/schemas/ProblemDocument"}
-    return {
-        status: {"description": HTTPStatus(status).phrase, "content": {MEDIA_TYPE: {"schema": schema}}} for status in (*statuses, 500, 503)
-    }
+    """What OpenAPI says of a route's failures; `describe` has the rest."""
+    return {status: {"description": EXAMPLES[status][1]} for status in (*statuses, 500, 503)}
+
+
+def describe(document: dict[str, Any]) -> None:
+    """Complete an OpenAPI document: each failure is described once, and routes refer to it."""
+    components = document.setdefault("components", {})
+    components.setdefault("schemas", {})["ProblemDocument"] = ProblemDocument.model_json_schema()
+    components["responses"] = {f"Problem{status}": _response(status) for status in EXAMPLES}
+    for operation in (operation for path in document["paths"].values() for operation in path.values()):
+        for status in (status for status in operation["responses"] if int(status) in EXAMPLES):
+            operation["responses"][status] = {"$ref": f"#/components/responses/Problem{status}"}
+
+
+def _response(status: int) -> dict[str, Any]:
+    code, detail = EXAMPLES[status]
+    example = json.loads(bytes(problem(status, code, detail, "/v1/experiments/demo").body))
+    content = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/ProblemDocument"}, "example": example}}
+    response: dict[str, Any] = {"description": HTTPStatus(status).phrase, "content": content}
+    if status == HTTPStatus.SERVICE_UNAVAILABLE:
+        response["headers"] = {"Retry-After": {"description": "Seconds to wait.", "schema": {"type": "integer"}}}
+    return response
+
+
+def _allowed(request: Request) -> set[str]:
+    """Every documented method of a path: the router itself names only those of the first of its routes."""
+    path = getattr(request.scope.get("route"), "path", "")
+    return {method.upper() for method in request.app.openapi()["paths"].get(path, ())}
 
 
 def _code(status: int) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from api import keys
 from api.bucket import Bucket
-from api.errors import NotReady
+from api.errors import BadRequest, NotReady
 from api.experiment import Experiment, Stage
 from api.results import Compared, StageResult
 from api.spec import ExperimentSpec, HubTokenizer, Pretokenized, TrainedTokenizer
@@ -91,6 +91,8 @@ def newest_proxy(experiment: Experiment) -> Stage:
 
 def history(experiment: Experiment, stage: Stage, bucket: Bucket, every: int) -> Iterator[tuple[HistoryHeader, WeightCheckpoint]]:
     """Every `every`-th record of a proxy stage, and its last, read segment by segment. Raises NotReady, at once, before the first save."""
+    if stage.plan.kind is not StageKind.PROXY:
+        raise BadRequest(f"{stage.name} is no proxy, so it has no history of weights; leave `stage` away, or name a proxy stage.")
     return _records(_segments(experiment, stage, bucket), bucket, every)
 
 

@@ -37,8 +37,8 @@ async def events(
     experiment: ExperimentRef,
     after: Annotated[int, Query(ge=0, le=2**62, description="Only events with a greater id.")] = 0,
     limit: Annotated[int, Query(ge=1, le=1000)] = 200,
-    accept: Annotated[str, Header()] = "application/json",
-    last_event_id: Annotated[str | None, Header(max_length=30, description="Where a broken stream goes on.")] = None,
+    accept: Annotated[str, Header(include_in_schema=False)] = "application/json",
+    last_event_id: Annotated[str | None, Header(alias="Last-Event-ID", max_length=30, description="Where a broken stream goes on.")] = None,
 ) -> Any:
     record = await run_in_threadpool(service.experiments.get, experiment)
     if last_event_id and last_event_id.isascii() and last_event_id.isdigit():

@@ -10,7 +10,13 @@ from services.routes.context import Service
 router = APIRouter(tags=["health"])
 
 
-@router.get("/healthz", operation_id="healthz", summary="Whether the process answers", response_class=PlainTextResponse)
+@router.get(
+    "/healthz",
+    operation_id="healthz",
+    summary="Whether the process answers",
+    response_description="It does.",
+    response_class=PlainTextResponse,
+)
 def healthz() -> str:
     return "ok"
 
@@ -19,6 +25,7 @@ def healthz() -> str:
     "/readyz",
     operation_id="readyz",
     summary="Whether database and bucket answer",
+    response_description="They do.",
     response_class=PlainTextResponse,
     responses=documented(502),
 )
@@ -28,6 +35,12 @@ def readyz(service: Service) -> str:
     return "ready"
 
 
-@router.get("/metrics", operation_id="metrics", summary="Prometheus metrics", response_class=PlainTextResponse)
+@router.get(
+    "/metrics",
+    operation_id="metrics",
+    summary="Prometheus metrics",
+    response_description="The text format.",
+    response_class=PlainTextResponse,
+)
 def metrics(service: Service) -> Response:
     return Response(generate_latest(service.metrics.registry), media_type=CONTENT_TYPE_LATEST)

@@ -20,18 +20,36 @@ router = APIRouter(prefix="/v1/experiments/{experiment}/stages", tags=["stages"]
 POLL_SECONDS = 0.2
 
 
-@router.get("", operation_id="list_stages", summary="Stages, with the reports of live ones", responses=documented(404, 422, 502))
+@router.get(
+    "",
+    operation_id="list_stages",
+    summary="Stages, with the reports of live ones",
+    response_description="In the plan's order.",
+    responses=documented(404, 422, 502),
+)
 def stages(service: Service, experiment: ExperimentRef) -> list[StageView]:
     record = service.experiments.get(experiment)
     return [service.experiments.stage_view(record, stage) for stage in record.stages]
 
 
-@router.get("/{stage}", operation_id="get_stage", summary="One stage", responses=documented(404, 422, 502))
+@router.get(
+    "/{stage}",
+    operation_id="get_stage",
+    summary="One stage",
+    response_description="Its record, with its report while it is live.",
+    responses=documented(404, 422, 502),
+)
 def stage(service: Service, experiment: ExperimentRef, stage: StageRef) -> StageView:
     return service.experiments.stage_view(*service.experiments.stage(experiment, stage))
 
 
-@router.get("/{stage}/attempts", operation_id="list_attempts", summary="A stage's attempts, oldest first", responses=documented(404, 422))
+@router.get(
+    "/{stage}/attempts",
+    operation_id="list_attempts",
+    summary="A stage's attempts, oldest first",
+    response_description="None before the first launch.",
+    responses=documented(404, 422),
+)
 def attempts(service: Service, experiment: ExperimentRef, stage: StageRef) -> list[Attempt]:
     return list(service.experiments.stage(experiment, stage)[1].attempts)
 

@@ -7,17 +7,22 @@ from typing import Annotated, Any, Literal
 import anyio
 from fastapi import APIRouter, Query, Response
 from fastapi.responses import StreamingResponse
+from pydantic import Field
 from starlette.concurrency import run_in_threadpool
 
 from api.errors import BadRequest, NotReady
 from api.exports import FORMATS
-from api.views import ComparisonView, CurrentWeights, Weights
+from api.views import ComparisonView, CurrentWeights, WeightHistory, Weights
 from services import weights as reading
 from services.problems import documented
-from services.routes.context import Context, ExperimentRef, IfNoneMatch, Service, matches
+from services.routes.context import TAGGED, UNCHANGED, Context, ExperimentRef, IfNoneMatch, Service, matches
 
 router = APIRouter(prefix="/v1/experiments/{experiment}", tags=["weights"])
 POLL_SECONDS = 0.5
+ExportFormat = Annotated[
+    str, Field(json_schema_extra={"enum": list(FORMATS)}, description="For a downstream trainer; each says what its fractions are of.")
+]
+EXPORTED = {export.media_type: {"schema": {"type": "string"}} for export in FORMATS.values() if export.media_type != "application/json"}
 
 
 @router.get(
@@ -26,8 +31,8 @@ POLL_SECONDS = 0.5
     summary="The averaged domain weights, fractions of tokens",
     response_model=Weights,
     responses={
-        200: {"content": {"text/plain": {"schema": {"type": "string"}}}, "description": "As JSON, or in the format that was asked for."},
-        304: {"description": "Unchanged."},
+        200: {"content": EXPORTED, "description": "As JSON, or in the format that was asked for.", **TAGGED},
+        304: UNCHANGED,
         **documented(400, 404, 409, 422, 502),
     },
 )
@@ -35,7 +40,7 @@ async def weights(
     service: Service,
     experiment: ExperimentRef,
     wait: Annotated[float, Query(ge=0, le=3600, description="Seconds to wait for them, if they are not there yet.")] = 0,
-    format: Annotated[str | None, Query(max_length=40, description="An export format: " + ", ".join(FORMATS))] = None,  # noqa: A002  # ?format=
+    format: Annotated[ExportFormat | None, Query()] = None,  # noqa: A002  # ?format=
     if_none_match: IfNoneMatch = None,
 ) -> Any:
     if format is not None and format not in FORMATS:
@@ -65,13 +70,10 @@ async def _when_there(service: Context, name: str, seconds: float) -> Weights:
     "/weights/history",
     operation_id="get_weight_history",
     summary="alpha_t and what it followed from, step by step",
-    response_class=StreamingResponse,
+    response_model=WeightHistory,
     responses={
-        200: {
-            "content": {"application/json": {"schema": {"type": "object"}}, "text/csv": {"schema": {"type": "string"}}},
-            "description": "{header, checkpoints} as JSON (api/weights.py), or one line a step and domain as CSV.",
-        },
-        **documented(404, 409, 422, 502),
+        200: {"content": {"text/csv": {"schema": {"type": "string"}}}, "description": "As JSON, or one line a step and domain as CSV."},
+        **documented(400, 404, 409, 422, 502),
     },
 )
 def history(
@@ -90,7 +92,11 @@ def history(
 
 
 @router.get(
-    "/weights/current", operation_id="get_current_weights", summary="alpha_t while the proxy runs", responses=documented(404, 409, 422, 502)
+    "/weights/current",
+    operation_id="get_current_weights",
+    summary="alpha_t while the proxy runs",
+    response_description="Of the newest report.",
+    responses=documented(404, 409, 422, 502),
 )
 def current(service: Service, experiment: ExperimentRef) -> CurrentWeights:
     record = service.experiments.get(experiment)
@@ -99,7 +105,11 @@ def current(service: Service, experiment: ExperimentRef) -> CurrentWeights:
 
 
 @router.get(
-    "/comparison", operation_id="get_comparison", summary="The mixtures, domain by domain", responses=documented(404, 409, 422, 502)
+    "/comparison",
+    operation_id="get_comparison",
+    summary="The mixtures, domain by domain",
+    response_description="One row a mixture.",
+    responses=documented(404, 409, 422, 502),
 )
 def comparison(service: Service, experiment: ExperimentRef) -> ComparisonView:
     record = service.experiments.get(experiment)

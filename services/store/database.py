@@ -24,8 +24,9 @@ def open_engine(address: str) -> Engine:
     """An engine for `sqlite:///file` or `postgresql+psycopg://...`. Raises BadRequest for another address."""
     url = _url(address)
     if url.get_backend_name() == "sqlite":
-        if url.database and url.database != ":memory:":
-            _make_folder(Path(url.database).parent)
+        if url.database in (None, "", ":memory:"):
+            raise BadRequest("A SQLite store is a file, sqlite:///path; one in memory would forget what it recorded.")
+        _make_folder(Path(url.database).parent)
         engine = create_engine(url, connect_args={"timeout": BUSY_SECONDS}, pool_size=8, max_overflow=40)
         event.listen(engine, "connect", _prepare_sqlite)
         event.listen(engine, "begin", _begin_sqlite)
