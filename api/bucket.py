@@ -5,20 +5,28 @@ Everything two processes may write at the same time goes through `create` (creat
 
 import errno
 import fcntl
-import os
+import hashlib
 import shutil
 import threading
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import obstore
-from obstore.exceptions import AlreadyExistsError, BaseError, PreconditionError
+from obstore.exceptions import (
+    AlreadyExistsError,
+    BaseError,
+    GenericError,
+    JoinError,
+    PermissionDeniedError,
+    PreconditionError,
+    UnauthenticatedError,
+)
 from obstore.store import LocalStore, MemoryStore, S3Store
 
 from api import keys
@@ -31,10 +39,14 @@ from api.errors import (
     KeyMissing,
     NoConditionalWrites,
     OutOfSpace,
-    SolfaError,
 )
 
 Store = LocalStore | MemoryStore | S3Store
+_PATIENCE: dict[str, Any] = {  # a minute at most; obstore's own default is three
+    "client_options": {"connect_timeout": "5s"},
+    "retry_config": {"max_retries": 5, "retry_timeout": timedelta(seconds=30)},
+}
+_SIGNS_OF_FULL = ("os error 28)", "os error 122)")  # ENOSPC, EDQUOT, as Rust writes them
 
 
 @dataclass(frozen=True)
@@ -61,9 +73,13 @@ class Bucket:
         self._store = store
         self.url = url
 
+    def _at(self, key: str) -> AbstractContextManager[None]:
+        """Around every use of the store: what it raises, as ours."""
+        return _translated(key)
+
     def get(self, key: str) -> Blob:
         """Raises KeyMissing."""
-        with _translated(key):
+        with self._at(key):
             answer = obstore.get(self._store, key)
             return Blob(bytes(answer.bytes()), _etag(answer.meta))
 
@@ -76,7 +92,7 @@ class Bucket:
 
     def exists(self, key: str) -> bool:
         try:
-            with _translated(key):
+            with self._at(key):
                 obstore.head(self._store, key)
         except KeyMissing:
             return False
@@ -84,18 +100,18 @@ class Bucket:
 
     def put(self, key: str, data: bytes) -> str:
         """Write, whatever was there. Returns the etag."""
-        with _translated(key):
+        with self._at(key):
             return _etag(obstore.put(self._store, key, data))
 
     def create(self, key: str, data: bytes) -> str:
         """Write only if the key is absent. Returns the etag; raises AlreadyExists."""
-        with _translated(key):
+        with self._at(key):
             return _etag(obstore.put(self._store, key, data, mode="create"))
 
     def replace(self, key: str, data: bytes, etag: str) -> str:
         """Write only if the object still has `etag`. Returns the new etag; raises EtagMismatch, also for a missing key."""
         try:
-            with _translated(key):
+            with self._at(key):
                 return _etag(obstore.put(self._store, key, data, mode={"e_tag": etag}))
         except (AlreadyExists, KeyMissing) as error:  # S3: 409 for a write at the same moment, 404 for a deleted key
             raise EtagMismatch(f"{key} was changed by somebody else.") from error
@@ -116,7 +132,7 @@ class Bucket:
 
     def list(self, prefix: str) -> Iterator[Entry]:
         """Objects under `prefix` (which ends in a slash, or is empty), in no particular order."""
-        with _translated(prefix):
+        with self._at(prefix):
             for batch in obstore.list(self._store, prefix=prefix or None):
                 for meta in batch:
                     yield Entry(meta["path"], meta["size"], meta["last_modified"])
@@ -124,7 +140,7 @@ class Bucket:
     def delete(self, key: str) -> None:
         """Remove; a missing key is not an error."""
         try:
-            with _translated(key):
+            with self._at(key):
                 obstore.delete(self._store, key)
         except KeyMissing:
             pass
@@ -135,20 +151,23 @@ class Bucket:
 
     def upload(self, key: str, path: Path) -> None:
         """Write a file's content, in parts when it is large."""
-        with _translated(key):
+        if not path.is_file():
+            raise BucketError(f"{path} is no file, so {key} was not written.")
+        with self._at(key):
             obstore.put(self._store, key, path)
 
     def download(self, key: str, path: Path) -> None:
         """Write an object's content to `path`, whole or not at all."""
-        path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
-        try:
-            with _translated(key), partial.open("wb") as file:
-                for chunk in obstore.get(self._store, key).stream():
-                    file.write(chunk)
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
+        with self._at(key):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                with partial.open("wb") as file:
+                    for chunk in obstore.get(self._store, key).stream():
+                        file.write(chunk)
+                partial.replace(path)
+            finally:
+                partial.unlink(missing_ok=True)
 
     def local_path(self, key: str) -> Path | None:
         """Where the object lies on this machine's disk, if it does: readers may map it, writers may write below a prefix of their own."""
@@ -157,13 +176,14 @@ class Bucket:
     def probe(self) -> None:
         """Check that conditional writes are honoured. Raises NoConditionalWrites, or what the bucket failed with."""
         key = keys.probe(uuid.uuid4().hex)
+        etag = self.create(key, b"1")
         try:
-            etag = self.create(key, b"1")
             self._expect_refusal(lambda: self.create(key, b"2"), "create-if-absent")
             self.replace(key, b"3", etag)
             self._expect_refusal(lambda: self.replace(key, b"4", etag), "replace-if-unchanged")
         finally:
-            self.delete(key)
+            with suppress(BucketError):  # what was found out is not to be lost over one object left behind
+                self.delete(key)
 
     def _expect_refusal(self, write: Callable[[], str], what: str) -> None:
         try:
@@ -176,7 +196,10 @@ class Bucket:
 
 
 class FileBucket(Bucket):
-    """A folder. obstore writes and creates atomically; compare-and-swap, which it lacks for files, is done under a lock."""
+    """A folder. obstore writes and creates atomically; compare-and-swap, which it lacks for files, is done under a lock.
+
+    An ETag is a digest of the content: inode, size and time of change can all come back within one tick of a file system's clock.
+    """
 
     def __init__(self, root: Path) -> None:
         with _translated(str(root)):
@@ -186,29 +209,26 @@ class FileBucket(Bucket):
         self._lock_path = self.root.with_name(f".{self.root.name}.lock")  # beside the folder, so that no listing shows it
         self._threads = threading.Lock()
 
-    def get(self, key: str) -> Blob:
-        self._check_root()
-        return super().get(key)
-
-    def exists(self, key: str) -> bool:
-        self._check_root()
-        return super().exists(key)
-
-    def put(self, key: str, data: bytes) -> str:
-        self._check_root()
-        return super().put(key, data)
-
-    def create(self, key: str, data: bytes) -> str:
-        self._check_root()
-        return super().create(key, data)
-
-    def _check_root(self) -> None:
+    def _at(self, key: str) -> AbstractContextManager[None]:
         """A folder that is gone, as when its disk is unmounted, is not an empty bucket: no result would be taken for a lost one."""
         if not self.root.is_dir():
             raise BucketUnavailable(f"The bucket's folder {self.root} is not there; put it back, or mount it.")
+        return super()._at(key)
+
+    def get(self, key: str) -> Blob:
+        data = super().get(key).data
+        return Blob(data, _digest(data))
+
+    def put(self, key: str, data: bytes) -> str:
+        super().put(key, data)
+        return _digest(data)
+
+    def create(self, key: str, data: bytes) -> str:
+        super().create(key, data)
+        return _digest(data)
 
     def replace(self, key: str, data: bytes, etag: str) -> str:
-        with _translated(key), self._threads, self._lock_path.open("a") as lock:
+        with self._at(key), self._threads, self._lock_path.open("a") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             blob = self.find(key)
             if blob is None or blob.etag != etag:
@@ -219,24 +239,31 @@ class FileBucket(Bucket):
         return self.root / key
 
     def delete_prefix(self, prefix: str) -> None:
-        with _translated(prefix):
+        with self._at(prefix):
             shutil.rmtree(self.root / prefix, ignore_errors=True)
 
 
 def open_bucket(url: str, options: Mapping[str, Any] | None = None) -> Bucket:
     """The bucket at `file:///folder`, `memory://` (this process only) or `s3://name/prefix`.
 
-    `options` are obstore's S3 settings (endpoint, region, access_key_id, ...). Raises BadRequest for another scheme.
+    `options` are obstore's S3 settings (endpoint, region, access_key_id, ...), beside the AWS_* variables that it reads.
+    Raises BadRequest for any other URL.
     """
     parts = urlsplit(url)
-    if parts.scheme == "file":
+    if parts.username or parts.password:
+        raise BadRequest("Keep credentials out of the bucket's URL, which is logged and shown; set AWS_ACCESS_KEY_ID and the like instead.")
+    if parts.scheme == "file" and not parts.netloc and parts.path.startswith("/"):
         return FileBucket(Path(unquote(parts.path)))
     if parts.scheme == "memory":
         return Bucket(MemoryStore(), url)
-    if parts.scheme == "s3":
+    if parts.scheme == "s3" and parts.netloc:
         with _translated(url):
-            return Bucket(S3Store.from_url(url, **(options or {})), url)
+            return Bucket(S3Store.from_url(url, **(_PATIENCE | dict(options or {}))), url)
     raise BadRequest(f"A bucket is file:///folder, s3://name/prefix or memory://, not {url!r}.")
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()[:32]
 
 
 def _etag(answer: Any) -> str:
@@ -251,22 +278,33 @@ def _translated(key: str) -> Iterator[None]:
     """obstore's and the operating system's errors as ours, in one sentence."""
     try:
         yield
-    except SolfaError:
-        raise
-    except FileNotFoundError as error:  # obstore raises it for a missing key
-        raise KeyMissing(f"There is no object {key}.") from error
-    except AlreadyExistsError as error:
-        raise AlreadyExists(f"{key} exists already.") from error
-    except PreconditionError as error:
-        raise EtagMismatch(f"{key} was changed by somebody else.") from error
-    except PermissionError as error:
-        raise BucketError(f"The bucket refuses access to {key}; check its permissions.") from error
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise OutOfSpace(f"The disk is full: {key} was not written. Free some space and retry.") from error
-        raise BucketUnavailable(f"The bucket did not answer for {key}: {os.strerror(error.errno or 0)}.") from error
-    except BaseError as error:
-        first_line = str(error).partition("\n")[0]
-        if "os error 28" in str(error) or "StorageFull" in str(error):
-            raise OutOfSpace(f"The disk is full: {key} was not written. Free some space and retry.") from error
-        raise BucketUnavailable(f"The bucket did not answer for {key}: {first_line}.") from error
+    except (OSError, BaseError, ValueError, NotImplementedError) as error:
+        raise _ours(error, key) from error
+
+
+def _ours(error: Exception, key: str) -> BucketError:  # noqa: PLR0911  # rows of a table
+    match error:
+        case FileNotFoundError():  # obstore raises it for a missing key
+            return KeyMissing(f"There is no object {key}.")
+        case AlreadyExistsError():
+            return AlreadyExists(f"{key} exists already.")
+        case PreconditionError():
+            return EtagMismatch(f"{key} was changed by somebody else.")
+        case PermissionError() | PermissionDeniedError() | UnauthenticatedError():
+            return BucketError(f"The bucket refuses access to {key}; check its credentials and permissions.")
+        case OSError() | GenericError() if _is_full(error):
+            return OutOfSpace(f"The disk is full: {key} was not written. Free some space and retry.")
+        case OSError() | GenericError() | JoinError():
+            return BucketUnavailable(f"The bucket did not answer for {key}: {_first_line(error)}.")
+        case _:  # a key or a setting that can never work, here or later
+            return BucketError(f"The bucket cannot do that with {key}: {_first_line(error)}.")
+
+
+def _is_full(error: Exception) -> bool:
+    if isinstance(error, OSError):
+        return error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return any(sign in str(error) for sign in _SIGNS_OF_FULL)
+
+
+def _first_line(error: Exception) -> str:
+    return (getattr(error, "strerror", None) or str(error)).partition("\n")[0].rstrip(". ")
