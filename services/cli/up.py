@@ -102,10 +102,17 @@ def _detach(settings: Settings) -> None:
             out.print(f"Solfa listens on {found.url} (process {found.pid}, log {log}); stop it with `{stop}`.", soft_wrap=True)
             return
         if process.poll() is not None:
-            last = log.read_text(errors="replace").strip().splitlines()[-1:] or ["it said nothing"]
-            raise Conflict(last[0].removeprefix("solfa: "))
+            raise _why_it_ended(log)
         time.sleep(0.05)
     raise SolfaError(f"The service did not answer within {START_SECONDS:.0f} s; see {log}.")
+
+
+def _why_it_ended(log: Path) -> SolfaError:
+    """What the service said last: a sentence of its own, or the end of a traceback."""
+    last = (log.read_text(errors="replace").strip().splitlines() or [""])[-1]
+    if last.startswith("solfa: "):
+        return Conflict(last.removeprefix("solfa: "))
+    return SolfaError(f"The service did not start; {log} says why.")
 
 
 @contextmanager

@@ -1,7 +1,6 @@
-"""The README's table of spec fields, made from the models themselves: `python -m tests.architecture.spec_table` rewrites it."""
+"""The README's table of spec fields, made from the models themselves."""
 
 import typing
-from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel
@@ -9,9 +8,6 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from api.spec import ExperimentSpec
-
-README = Path(__file__).parents[2] / "README.md"
-BEGIN, END = "<!-- spec -->", "<!-- /spec -->"
 
 
 def spec_table() -> str:
@@ -72,19 +68,3 @@ def _default(field: FieldInfo) -> str:
 
 def _escaped(text: str) -> str:
     return text.replace("|", "\\|").replace("\n", " ")
-
-
-def in_readme() -> str:
-    """What stands between the markers today."""
-    return README.read_text().partition(BEGIN)[2].partition(END)[0].strip()
-
-
-def write() -> None:
-    text = README.read_text()
-    head, _, rest = text.partition(BEGIN)
-    tail = rest.partition(END)[2]
-    README.write_text(f"{head}{BEGIN}\n{spec_table()}\n{END}{tail}")
-
-
-if __name__ == "__main__":
-    write()

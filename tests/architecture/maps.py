@@ -1,0 +1,82 @@
+"""The README's maps, each made from what it is a map of: modules, routes, transitions, export formats, dependencies."""
+
+import ast
+import re
+import tomllib
+from typing import Any
+
+from api.exports import FORMATS
+from api.stages import LEGAL
+from services.app import create_app
+from services.settings import Settings
+from tests.architecture.sources import PACKAGES, ROOT, sources
+
+TITLES = {"api": "the contract", "services": "the control plane", "trainer": "the data plane"}
+
+
+def layout() -> str:
+    """A line a module: the first sentence of its docstring."""
+    blocks = []
+    for package in PACKAGES:
+        lines = [f"{package}/  {TITLES[package]}"]
+        listed = [source for source in sources(package) if source.path.name != "__init__.py" or ast.get_docstring(source.tree)]
+        modules = [(str(source.path.relative_to(package)), first_sentence(ast.get_docstring(source.tree) or "")) for source in listed]
+        width = max(len(path) for path, _ in modules)
+        blocks.append("\n".join([*lines, *(f"  {path:{width}}  {sentence}" for path, sentence in modules)]))
+    return "```text\n" + "\n\n".join(blocks) + "\n```"
+
+
+def first_sentence(docstring: str) -> str:
+    """Up to the first full stop that ends a sentence, on one line."""
+    text = " ".join(docstring.partition("\n\n")[0].split())
+    return re.split(r"(?<=[.!?])\s", text, maxsplit=1)[0].rstrip(".")
+
+
+def rest() -> str:
+    """A row a route, in the OpenAPI document's order."""
+    never_used: Any = None
+    document = create_app(Settings(), never_used, never_used, never_used).openapi()
+    lines = ["| method | path | what |", "|---|---|---|"]
+    for path, methods in document["paths"].items():
+        lines += [f"| {method.upper()} | `{path}` | {operation['summary']} |" for method, operation in methods.items()]
+    return "\n".join(lines)
+
+
+def stages() -> str:
+    """The transition table as a diagram."""
+    lines = ["```mermaid", "stateDiagram-v2", "    [*] --> blocked"]
+    for before, after in LEGAL.items():
+        lines += [f"    {before} --> {phase}" for phase in sorted(after, key=list(LEGAL).index)]
+        lines += [f"    {before} --> [*]"] if before.terminal else []
+    return "\n".join([*lines, "```"])
+
+
+def exports() -> str:
+    """A row a format."""
+    lines = ["| `--format` | for | fractions of | media type |", "|---|---|---|---|"]
+    return "\n".join([*lines, *(f"| `{one.name}` | {one.title} | {one.fraction_of} | {one.media_type} |" for one in FORMATS.values())])
+
+
+def dependencies() -> str:
+    """A row a direct dependency, with the reason that stands beside it in pyproject.toml."""
+    text = (ROOT / "pyproject.toml").read_text()
+    project = tomllib.loads(text)["project"]
+    groups = {"all": project["dependencies"], **project["optional-dependencies"]}
+    reasons = _reasons(text)
+    lines = ["| package | pin | for | why |", "|---|---|---|---|"]
+    for group, wanted in groups.items():
+        for requirement in wanted:
+            name, pin = re.split(r"(?=[<>=!~])", requirement, maxsplit=1) if re.search("[<>=!~]", requirement) else (requirement, "")
+            lines.append(f"| {name} | {f'`{pin}`' if pin else 'any'} | {group} | {reasons[group, requirement]} |")
+    return "\n".join(lines)
+
+
+def _reasons(text: str) -> dict[tuple[str, str], str]:
+    """(group, requirement) to its comment: tomllib drops comments, so the lines themselves are read."""
+    found, group = {}, ""
+    for line in text.splitlines():
+        if opened := re.fullmatch(r"(\w+) = \[", line):
+            group = "all" if opened[1] == "dependencies" else opened[1]
+        elif stated := re.fullmatch(r'    "([^"]+)",?\s*(?:# (.*))?', line):
+            found[group, stated[1]] = stated[2] or ""
+    return found
