@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from api.bucket import Bucket
@@ -16,8 +17,10 @@ from api.errors import DataError
 from api.results import Prepared, StageResult
 from trainer.rows import ARROW_FILE, Rows, map_rows
 from trainer.sampler import Ints, MixtureSampler
+from trainer.sources import first_line
 
 PREFETCH = 4  # batches ahead: enough to hide a slow page
+_AFRESH = "run the prepare stage afresh (adopt: never)"
 
 
 class PreparedData:
@@ -34,9 +37,8 @@ class PreparedData:
     def take(self, domain_ids: Ints, row_ids: Ints) -> NDArray[np.int32]:
         """The rows at (domain, row): [n], [n] to [n, sequence_length + 1]."""
         out = np.empty((len(domain_ids), self.sequence_length + 1), dtype=np.int32)
-        for domain in np.unique(domain_ids):
-            here = np.flatnonzero(domain_ids == domain)
-            out[here] = self._train[domain][row_ids[here]]
+        for index, (domain, row) in enumerate(zip(domain_ids.tolist(), row_ids.tolist(), strict=True)):
+            out[index] = self._train[domain][row]  # row by row each is copied once; indexing by domain would copy it twice
         return out
 
     def take_validation(self, domain: int, start: int, stop: int) -> NDArray[np.int32]:
@@ -49,14 +51,26 @@ def open_prepared(bucket: Bucket, result: StageResult, cache: Path) -> PreparedD
     prepared = result.prepared
     if prepared is None:
         raise DataError(f"The result of {result.stage} holds no prepared data.")
-    sides: dict[str, list[Rows]] = {}
-    for side in ("data", "validation"):
-        folders = [f"{result.files[side]}{name}/" for name in sorted(prepared.domains)]
-        sides[side] = [map_rows(_local(bucket, folder, cache / prepared.fingerprint)) for folder in folders]
-    counts = [domain.rows for _, domain in sorted(prepared.domains.items())]
-    if [len(rows) for rows in sides["data"]] != counts:
-        raise DataError("The prepared rows are not those that the manifest counts; run the prepare stage afresh (adopt: never).")
-    return PreparedData(prepared, sides["data"], sides["validation"])
+    train: list[Rows] = []
+    validation: list[Rows] = []
+    for name, domain in sorted(prepared.domains.items()):
+        for side, sides, count in (("data", train, domain.rows), ("validation", validation, domain.validation_rows)):
+            folder = f"{result.files[side]}{name}/"
+            rows = _mapped(_local(bucket, folder, cache / prepared.fingerprint), folder)
+            if rows.shape != (count, prepared.sequence_length + 1):
+                raise DataError(
+                    f"{folder} holds {rows.shape[0]} rows of {rows.shape[1]} ids, but the manifest counts {count} of "
+                    f"{prepared.sequence_length + 1}; {_AFRESH}."
+                )
+            sides.append(rows)
+    return PreparedData(prepared, train, validation)
+
+
+def _mapped(local: Path, folder: str) -> Rows:
+    try:
+        return map_rows(local)
+    except (OSError, pa.ArrowException, KeyError) as error:
+        raise DataError(f"The prepared rows of {folder} cannot be read ({first_line(error)}); {_AFRESH}.") from error
 
 
 def _local(bucket: Bucket, folder: str, cache: Path) -> Path:

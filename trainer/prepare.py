@@ -1,9 +1,10 @@
 """The prepare stage: text to packed rows, streaming, resumable domain by domain, counted in tokens."""
 
 import hashlib
-import itertools
+import shutil
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,11 +19,13 @@ from api.spec import Domain, ExperimentSpec, HeldOut, Pretokenized, ValidationSo
 from api.stages import StageKind
 from trainer.context import StageContext
 from trainer.rows import RowWriter
+from trainer.sampler import row_limits, shared_out
 from trainer.sources import Document, read_documents, source_files
 from trainer.tokenizer import Encoder, load_encoder, make_encoder
 from trainer.world import Interrupted, stop_requested
 
 ENCODE_BATCH = 512  # documents handed to the tokenizer at a time: enough to keep its threads busy
+BATCH_SIZE = 1 << 20  # characters (or ids) in them, at which a batch is full: documents may be books
 
 
 class DomainDone(BaseModel):
@@ -44,6 +47,7 @@ def run(context: StageContext) -> StageResult:
 
 def _prepare(context: StageContext) -> StageResult:
     config, spec = context.config, context.config.spec
+    shutil.rmtree(_work(context).parent, ignore_errors=True)  # what an attempt that was killed left there
     encoder = _encoder(context)
     done: dict[str, DomainDone] = {}
     for name in spec.domain_names:
@@ -86,6 +90,11 @@ def _encoder(context: StageContext) -> Encoder | None:
     return encoder
 
 
+def _work(context: StageContext) -> Path:
+    """Where rows are gathered on this machine before they are a folder."""
+    return context.cache / "prepare" / context.config.experiment_id / str(context.config.attempt)
+
+
 class _DomainPass:
     """One domain, from its documents to two Arrow folders."""
 
@@ -97,7 +106,7 @@ class _DomainPass:
         self._documents = {"train": 0, "validation": 0}
 
     def run(self) -> DomainDone:
-        work = self._context.cache / "prepare" / self._context.config.experiment_id / str(self._context.config.attempt)
+        work = _work(self._context)
         writers = {side: RowWriter(work / f"{self._name}.{side}.raw", self._row_length) for side in ("train", "validation")}
         try:
             for side, ids in self._encoded():
@@ -112,11 +121,15 @@ class _DomainPass:
     def _encoded(self) -> Iterator[tuple[str, NDArray[np.int32]]]:
         """Each document's side and ids, in the source's order."""
         validation = self._domain.validation
-        for batch in _batches(self._documents_with_progress()):
+        total = sum(path.stat().st_size for path in source_files(self._domain.source, self._name))
+        self._pause(0, total)
+        for batch in _batches(read_documents(self._domain.source, self._name)):
+            self._pause(min(batch[-1].position, total), total)
             sides = [_side(document, validation) for document in batch]
             yield from zip(sides, self._encode(batch), strict=True)
         if isinstance(validation, ValidationSource):
             for batch in _batches(read_documents(validation.source, self._name, side="validation")):
+                self._pause(total, total)
                 yield from (("validation", ids) for ids in self._encode(batch))
 
     def _encode(self, batch: list[Document]) -> Iterator[NDArray[np.int32]]:
@@ -134,42 +147,45 @@ class _DomainPass:
         vocab_size = self._vocab_size()
         if len(ids) != self._row_length:
             raise DataError(
-                f"Domain {self._name}: a row has {len(ids)} ids, but sequence_length {self._row_length - 1} needs {self._row_length}."
+                f"Domain {self._name}: a row has {len(ids)} ids, but rows of sequence_length {self._row_length - 1} have "
+                f"{self._row_length}; correct sequence_length."
             )
-        if len(ids) and (ids.min() < 0 or ids.max() >= vocab_size):
-            raise DataError(f"Domain {self._name}: ids reach {ids.max()}, but the vocabulary has {vocab_size}; check vocab_size.")
+        if ids.min() < 0 or ids.max() >= vocab_size:
+            raise DataError(
+                f"Domain {self._name}: ids reach from {ids.min()} to {ids.max()}, but the vocabulary has {vocab_size}; check vocab_size."
+            )
 
     def _vocab_size(self) -> int:
         tokenizer = self._context.config.spec.tokenizer
         return tokenizer.vocab_size if isinstance(tokenizer, Pretokenized) else self._encoder.vocab_size if self._encoder else 0
 
-    def _documents_with_progress(self) -> Iterator[Document]:
-        total = sum(path.stat().st_size for path in source_files(self._domain.source, self._name))
-        for number, document in enumerate(read_documents(self._domain.source, self._name)):
-            if number % ENCODE_BATCH == 0:
-                self._context.reporter.progress(f"tokenising {self._name}", min(document.position, total), total, "bytes")
-                if stop_requested():
-                    raise Interrupted
-            yield document
+    def _pause(self, done: int, total: int) -> None:
+        """Between two batches: say how far it is, and stop where that is asked for."""
+        self._context.reporter.progress(f"tokenising {self._name}", done, total, "bytes")
+        if stop_requested():
+            raise Interrupted
 
     def _finish(self, side: str, writer: RowWriter) -> str:
         config = self._context.config
         key = f"{keys.prepared_prefix(config.experiment_id, config.plan.name)}{side}/{self._name}/"
         in_place = self._context.bucket.local_path(key)
-        folder = in_place or self._context.cache / key
+        folder = in_place or _work(self._context) / side / self._name
         folder.parent.mkdir(parents=True, exist_ok=True)
-        digest = writer.finish(folder, config.spec.domain_names.index(self._name))
-        if writer.rows == 0:
+        for left_behind in folder.parent.glob(f".{self._name}.*"):  # by an attempt that was killed
+            shutil.rmtree(left_behind, ignore_errors=True)
+        if writer.tokens < self._row_length:
             raise DataError(self._too_small(side, writer.tokens))
+        digest = writer.finish(folder, config.spec.domain_names.index(self._name))
         if in_place is None:
             for path in sorted(folder.iterdir()):
                 self._context.bucket.upload(f"{key}{path.name}", path)
+            shutil.rmtree(folder)
         return digest
 
     def _too_small(self, side: str, tokens: int) -> str:
         need = f"one sequence needs {self._row_length} tokens"
         if self._documents["train"] + self._documents["validation"] == 0:
-            return f"Domain {self._name} is empty: its source holds no document."
+            return f"Domain {self._name} is empty: its source holds no document; correct the source, or leave the domain out."
         if side == "train":
             return f"Domain {self._name} is too small: {tokens} training tokens, but {need}; add text or shorten sequence_length."
         return f"Domain {self._name} holds out only {tokens} tokens, but {need}; raise validation.fraction or give it a validation source."
@@ -190,7 +206,15 @@ class _DomainPass:
 
 
 def _batches(documents: Iterator[Document]) -> Iterator[list[Document]]:
-    while batch := list(itertools.islice(documents, ENCODE_BATCH)):
+    batch: list[Document] = []
+    size = 0
+    for document in documents:
+        batch.append(document)
+        size += len(document.content)
+        if len(batch) == ENCODE_BATCH or size >= BATCH_SIZE:
+            yield batch
+            batch, size = [], 0
+    if batch:
         yield batch
 
 
@@ -226,14 +250,27 @@ def _prepared(context: StageContext, done: dict[str, DomainDone], encoder: Encod
 
 
 def planned_epochs(context: StageContext, prepared: Prepared) -> dict[str, dict[str, float]]:
-    """Passes over each domain in every stage whose mixture is known before it runs: {domain: {stage: epochs}}."""
+    """Passes over each domain in every stage whose mixture is known before it runs: {domain: {stage: epochs}}.
+
+    Raises DataError when caps leave such a stage too few rows.
+    """
     spec: ExperimentSpec = context.config.spec
-    epochs: dict[str, dict[str, float]] = {name: {} for name in spec.domain_names}
+    names = spec.domain_names
+    rows = [prepared.domains[name].rows for name in names]
+    limits = row_limits(rows, [spec.domains[name].max_epochs for name in names])
+    epochs: dict[str, dict[str, float]] = {name: {} for name in names}
     for stage in context.config.siblings:
         weights = _known_weights(stage, prepared)
+        if weights is None:
+            continue
         training = spec.training_for(stage.kind)
-        for name, weight in weights.items() if weights else ():
-            epochs[name][stage.name] = weight * training.steps * training.global_batch / prepared.domains[name].rows
+        total = training.steps * training.global_batch
+        try:
+            drawn = shared_out(np.array(weights.vector(names)), total, limits)
+        except DataError as error:
+            raise DataError(f"{error.message} The stage {stage.name} would draw {total} sequences.") from error
+        for name, count, size in zip(names, drawn.tolist(), rows, strict=True):
+            epochs[name][stage.name] = count / size
     return epochs
 
 

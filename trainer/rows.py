@@ -3,11 +3,15 @@
 A folder holds one record batch of fixed-length rows, so that the whole column is one NumPy view of the file, without a copy.
 """
 
+import contextlib
 import hashlib
 import json
+import mmap
 import shutil
 import uuid
+from io import BufferedWriter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -16,6 +20,7 @@ from numpy.typing import NDArray
 
 ARROW_FILE = "data-00000-of-00001.arrow"
 Rows = NDArray[np.int32]
+_CHUNK = 1 << 23  # bytes of a mapped file that are resident at a time while it is copied
 
 
 class RowWriter:
@@ -53,7 +58,8 @@ class RowWriter:
 
     def close(self) -> None:
         """Give up what was not finished."""
-        self._file.close()
+        with contextlib.suppress(OSError):  # a full disk refuses the last bytes again
+            self._file.close()
         self._raw.unlink(missing_ok=True)
 
     def _write(self, count: int) -> None:
@@ -66,16 +72,8 @@ class RowWriter:
 
 def _write_folder(folder: Path, raw: Path, shape: tuple[int, int], domain_id: int) -> None:
     folder.mkdir(parents=True)
-    rows, row_length = shape
-    ids = np.memmap(raw, dtype=np.int32, mode="r", shape=(rows * row_length,)) if rows else np.empty(0, dtype=np.int32)
-    features = Features({"input_ids": List(Value("int32"), length=row_length), "domain_ids": Value("int32")})
-    schema = features.arrow_schema
-    columns = [
-        pa.FixedSizeListArray.from_arrays(pa.array(ids), row_length).cast(schema.field("input_ids").type),
-        pa.array(np.full(rows, domain_id, dtype=np.int32)),
-    ]
-    with pa.OSFile(str(folder / ARROW_FILE), "wb") as sink, pa.ipc.new_stream(sink, schema) as writer:
-        writer.write_batch(pa.record_batch(columns, schema=schema))
+    features = Features({"input_ids": List(Value("int32"), length=shape[1]), "domain_ids": Value("int32")})
+    _write_arrow(folder / ARROW_FILE, raw, shape, domain_id, features.arrow_schema)
     state: dict[str, object] = {
         "_data_files": [{"filename": ARROW_FILE}],
         "_fingerprint": hashlib.sha256(f"{domain_id}{shape}".encode()).hexdigest()[:16],
@@ -89,12 +87,46 @@ def _write_folder(folder: Path, raw: Path, shape: tuple[int, int], domain_id: in
     (folder / "dataset_info.json").write_text(json.dumps({"features": features.to_dict()}, indent=2, sort_keys=True))
 
 
+def _write_arrow(path: Path, raw: Path, shape: tuple[int, int], domain_id: int, schema: pa.Schema) -> None:
+    rows, row_length = shape
+    with raw.open("rb") as source, path.open("wb") as target:
+        mapped = mmap.mmap(source.fileno(), 0, access=mmap.ACCESS_READ) if rows else None
+        ids = np.frombuffer(mapped, dtype=np.int32) if mapped else np.empty(0, dtype=np.int32)
+        columns = [
+            pa.FixedSizeListArray.from_arrays(pa.array(ids), row_length).cast(schema.field("input_ids").type),
+            pa.array(np.full(rows, domain_id, dtype=np.int32)),
+        ]
+        with pa.ipc.new_stream(pa.PythonFile(_InChunks(target, mapped), mode="w"), schema) as writer:
+            writer.write_batch(pa.record_batch(columns, schema=schema))
+
+
+class _InChunks:
+    """A file that is written a piece at a time and lets the pages behind it go, so that copying a domain does not hold it in memory."""
+
+    def __init__(self, file: BufferedWriter, mapped: mmap.mmap | None) -> None:
+        self._file, self._mapped = file, mapped
+        self.closed = False
+
+    def write(self, data: Any) -> int:
+        view = memoryview(data).cast("B")
+        for start in range(0, len(view), _CHUNK):
+            self._file.write(view[start : start + _CHUNK])
+            if self._mapped is not None:
+                self._mapped.madvise(mmap.MADV_DONTNEED)
+        return len(view)
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+    def flush(self) -> None:
+        self._file.flush()
+
+
 def map_rows(folder: Path) -> Rows:
     """All rows of a folder as one read-only view of the file, [n, row_length] int32."""
     with pa.memory_map(str(folder / ARROW_FILE)) as source:
         table = pa.ipc.open_stream(source).read_all()
-    column = table.column("input_ids").combine_chunks()
-    array = column.chunk(0) if isinstance(column, pa.ChunkedArray) else column
+    array = table.column("input_ids").chunk(0)  # the only one; combining chunks would copy it into memory
     row_length = array.type.list_size
     view: Rows = np.frombuffer(array.values.buffers()[1], dtype=np.int32, count=len(array) * row_length)
     return view.reshape(len(array), row_length)

@@ -4,6 +4,7 @@ import glob
 import gzip
 import io
 import json
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,10 @@ from api.errors import DataError
 from api.spec import DatasetSource, DoremiSource, JsonlSource, NanotronSource, ParquetSource, Source
 
 Ids = NDArray[np.int32]
+_OPEN_FILES = 64  # at a time, well below what a process may open
+_MOST_ID = 2**31 - 1  # rows are int32
+_READ_BYTES = 1 << 17  # of compressed text
+_ROWS = 128  # of a table at a time: documents may be books
 
 
 @dataclass(frozen=True)
@@ -30,20 +35,25 @@ class Document:
     position: int
 
 
+def first_line(error: BaseException) -> str:
+    """What a foreign exception says, to stand inside a sentence of ours."""
+    return str(error).strip().partition("\n")[0].rstrip(". ") or type(error).__name__
+
+
 def source_files(source: Source, domain: str) -> list[Path]:
     """The files of a source's training side, sorted. Raises DataError when there is none."""
     if isinstance(source, JsonlSource | ParquetSource):
         files: set[Path] = set()
         for pattern in source.paths:
-            matched = [Path(name) for name in glob.glob(pattern, recursive=True)]
+            matched = {path for name in glob.glob(pattern, recursive=True) if (path := Path(name)).is_file()}
             if not matched:
-                raise DataError(f"Domain {domain}: no file matches {pattern}.")
-            files |= {path for path in matched if path.is_file()}
+                raise DataError(f"Domain {domain}: no file matches {pattern}; correct the source's paths.")
+            files |= matched
         return sorted(files)
     folder = source_folder(source, domain)
     files = set(folder.rglob("*.arrow"))
     if not files:
-        raise DataError(f"Domain {domain}: {folder} holds no Arrow files written by save_to_disk.")
+        raise DataError(f"Domain {domain}: {folder} holds no Arrow files written by save_to_disk; correct the source's path.")
     return sorted(files)
 
 
@@ -53,7 +63,7 @@ def source_folder(source: DatasetSource | NanotronSource | DoremiSource, domain:
     if isinstance(source, DoremiSource):
         folder = folder / side / (source.domain or domain)
     if not folder.is_dir():
-        raise DataError(f"Domain {domain}: there is no folder {folder}.")
+        raise DataError(f"Domain {domain}: there is no folder {folder}; correct the source's path.")
     return folder
 
 
@@ -67,7 +77,12 @@ def read_documents(source: Source, domain: str, interleave: bool = False, side: 
         reader = _jsonl if isinstance(source, JsonlSource) else _parquet
         streams = [reader(path, source.text_field, domain) for path in files]
         sizes = [path.stat().st_size for path in files]
-        yield from _in_turn(streams) if interleave else _in_order(streams, sizes)
+        groups = -(-len(files) // _OPEN_FILES)
+        if interleave:
+            for first in range(groups):
+                yield from _in_turn(streams[first::groups])  # each group is spread over all the files
+        else:
+            yield from _in_order(streams, sizes)
     elif isinstance(source, DatasetSource):
         yield from _dataset(source_folder(source, domain), source.text_field, domain)
     else:
@@ -101,76 +116,130 @@ def _jsonl(path: Path, field: str, domain: str) -> Iterator[Document]:
                 if line.strip():
                     yield Document(_text(json.loads(line), field), raw.tell())
                 number += 1
-    except (ValueError, KeyError, TypeError, EOFError, OSError, zstandard.ZstdError) as error:
-        what = f"it has no field `{field}`" if isinstance(error, KeyError) else str(error)
-        raise DataError(f"Domain {domain}: {path} cannot be read at line {number + 1}: {what}.") from error
+    except (ValueError, EOFError, OSError, zlib.error, zstandard.ZstdError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else first_line(error)
+        raise DataError(
+            f"Domain {domain}: {path} cannot be read at line {number + 1}: {reason}; repair the file, or take it out of the source."
+        ) from error
 
 
 def _lines(raw: IO[bytes], path: Path) -> Iterator[bytes]:
     if path.suffix == ".gz":
         return iter(cast(Any, gzip.GzipFile(fileobj=raw)))
     if path.suffix == ".zst":
-        return iter(io.BufferedReader(cast(Any, zstandard.ZstdDecompressor().stream_reader(raw, read_across_frames=True))))
+        return iter(io.BufferedReader(_Zstandard(raw)))
     return iter(raw)
 
 
+class _Zstandard(io.RawIOBase):
+    """Decompresses one frame after the other. The library's own reader takes the end of a cut-off file for the end of its text."""
+
+    def __init__(self, raw: IO[bytes]) -> None:
+        self._raw, self._rest = raw, b""
+        self._frame: Any = None
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        while not self._rest:
+            data = self._raw.read(_READ_BYTES)
+            if not data:
+                if self._frame is not None:
+                    raise EOFError("Compressed file ended before the end-of-frame marker was reached")
+                return 0
+            self._rest = self._decompressed(data)
+        size = min(len(buffer), len(self._rest))
+        buffer[:size], self._rest = self._rest[:size], self._rest[size:]
+        return size
+
+    def _decompressed(self, data: bytes) -> bytes:
+        parts = []
+        while data:
+            self._frame = self._frame or zstandard.ZstdDecompressor().decompressobj()
+            parts.append(self._frame.decompress(data))
+            data = self._frame.unused_data
+            if self._frame.eof:
+                self._frame = None
+        return b"".join(parts)
+
+
 def _text(record: Any, field: str) -> str:
+    """The member's text. Raises ValueError: also for half a surrogate pair, which JSON can write and UTF-8 cannot."""
     if not isinstance(record, dict):
-        raise TypeError("the line is not a JSON object")
-    if not isinstance(record[field], str):
-        raise TypeError(f"`{field}` is not text")
-    return cast(str, record[field])
+        raise ValueError("the line is not a JSON object")
+    if field not in record:
+        raise ValueError(f"it has no field `{field}` (text_field), but {', '.join(record) or 'none at all'}")
+    text = record[field]
+    if not isinstance(text, str):
+        raise ValueError(f"`{field}` is not text")
+    text.encode()
+    return text
 
 
 def _parquet(path: Path, field: str, domain: str) -> Iterator[Document]:
     try:
         file = pq.ParquetFile(path)
         if field not in file.schema_arrow.names:
-            raise DataError(f"Domain {domain}: {path} has no column `{field}`; it has {', '.join(file.schema_arrow.names)}.")
+            raise DataError(f"Domain {domain}: {path} has no column `{field}` (text_field); it has {', '.join(file.schema_arrow.names)}.")
         size, done = path.stat().st_size, 0
-        for batch in file.iter_batches(batch_size=1024, columns=[field]):
+        for batch in file.iter_batches(batch_size=_ROWS, columns=[field]):
             done += batch.num_rows
             for text in batch.column(0).to_pylist():
                 if not isinstance(text, str):
-                    raise DataError(f"Domain {domain}: the column `{field}` of {path} holds something that is not text.")
+                    raise DataError(f"Domain {domain}: the column `{field}` of {path} holds something that is not text; name another.")
                 yield Document(text, size * done // max(1, file.metadata.num_rows))
-    except (pa.ArrowException, OSError) as error:
-        raise DataError(f"Domain {domain}: {path} is not a readable Parquet file: {error}.") from error
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        raise DataError(
+            f"Domain {domain}: {path} is not a readable Parquet file ({first_line(error)}); repair it, or take it out of the source."
+        ) from error
 
 
 def _dataset(folder: Path, field: str, domain: str) -> Iterator[Document]:
     rows = _load(folder, domain)
     if field not in rows.column_names:
-        raise DataError(f"Domain {domain}: {folder} has no column `{field}`; it has {', '.join(rows.column_names)}.")
+        raise DataError(f"Domain {domain}: {folder} has no column `{field}` (text_field); it has {', '.join(rows.column_names)}.")
     size = sum(path.stat().st_size for path in folder.glob("*.arrow"))
-    for start in range(0, len(rows), 1024):
-        for text in rows[start : start + 1024][field]:
+    texts = rows.select_columns(field)  # the others are not to be decoded with it
+    for start in range(0, len(rows), _ROWS):
+        for text in texts[start : start + _ROWS][field]:
             if not isinstance(text, str):
-                raise DataError(f"Domain {domain}: the column `{field}` of {folder} holds something that is not text.")
-            yield Document(text, size * min(len(rows), start + 1024) // len(rows))
+                raise DataError(f"Domain {domain}: the column `{field}` of {folder} holds something that is not text; name another.")
+            yield Document(text, size * min(len(rows), start + _ROWS) // len(rows))
 
 
 def _tokenised(folder: Path, domain: str) -> Iterator[Document]:
     """Rows of ids from one folder, or from the shards below it (the original layout)."""
     shards = [folder] if (folder / "state.json").exists() else sorted(path for path in folder.iterdir() if (path / "state.json").exists())
     if not shards:
-        raise DataError(f"Domain {domain}: {folder} holds no folder written by save_to_disk.")
+        raise DataError(f"Domain {domain}: {folder} holds no folder written by save_to_disk; correct the source's path.")
     position = 0
     for shard in shards:
         rows = _load(shard, domain)
         if "input_ids" not in rows.column_names:
             raise DataError(f"Domain {domain}: {shard} has no column `input_ids`; it has {', '.join(rows.column_names)}.")
-        for start in range(0, len(rows), 1024):
-            for ids in rows[start : start + 1024]["input_ids"]:
-                position += 4 * len(ids)
-                yield Document(np.asarray(ids, dtype=np.int32), position)
+        columns = rows.select_columns("input_ids")
+        for start in range(0, len(rows), _ROWS):
+            for ids in columns[start : start + _ROWS]["input_ids"]:
+                row = _ids(ids, shard, domain)
+                position += row.nbytes
+                yield Document(row, position)
+
+
+def _ids(row: Any, shard: Path, domain: str) -> Ids:
+    ids = np.asarray(row)
+    if ids.ndim != 1 or ids.dtype.kind != "i" or np.abs(ids).max() > _MOST_ID:
+        raise DataError(f"Domain {domain}: the column `input_ids` of {shard} holds something that is no row of token ids; write it anew.")
+    return ids.astype(np.int32)
 
 
 def _load(folder: Path, domain: str) -> Any:
     try:
         loaded = datasets.load_from_disk(str(folder))
-    except (FileNotFoundError, ValueError, OSError) as error:
-        raise DataError(f"Domain {domain}: {folder} is not a folder written by save_to_disk: {error}.") from error
+    except (ValueError, OSError, KeyError) as error:
+        raise DataError(
+            f"Domain {domain}: {folder} is not a folder that save_to_disk wrote ({first_line(error)}); write it anew."
+        ) from error
     if not isinstance(loaded, datasets.Dataset):
         raise DataError(f"Domain {domain}: {folder} holds several splits; name one of {', '.join(loaded)} below it.")
     return loaded

@@ -11,7 +11,8 @@ from tokenizers import decoders, models, pre_tokenizers, trainers
 from api.bucket import Bucket
 from api.errors import DataError, SolfaError
 from api.spec import ExperimentSpec, FileTokenizer, HubTokenizer, TrainedTokenizer
-from trainer.sources import read_documents
+from trainer.sources import first_line, read_documents
+from trainer.world import Interrupted, stop_requested
 
 EOS = "<|endoftext|>"
 BUCKET = "bucket:"
@@ -26,10 +27,11 @@ class Encoder:
         if found is None:
             raise DataError(f"The tokenizer has no token `{eos}` to end documents with; name one that it has as eos_token.")
         self._backend, self.eos_token, self.eos_id = backend, eos, found
-        self.vocab_size = backend.get_vocab_size(with_added_tokens=True)
+        backend.encode_special_tokens = True  # only a document's end is written as one, whatever its text spells
+        self.vocab_size = max(backend.get_vocab(with_added_tokens=True).values()) + 1  # a vocabulary may have gaps
 
     def encode(self, texts: list[str]) -> Iterator[NDArray[np.int32]]:
-        for encoding in self._backend.encode_batch(texts, add_special_tokens=False):
+        for encoding in self._backend.encode_batch_fast(texts, add_special_tokens=False):
             yield np.asarray([*encoding.ids, self.eos_id], dtype=np.int32)
 
     def to_json(self) -> str:
@@ -53,7 +55,7 @@ def load_encoder(text: str, eos: str, name: str) -> Encoder:
     try:
         backend = Backend.from_str(text)
     except Exception as error:  # `tokenizers` raises bare Exception for whatever it cannot read
-        raise DataError(f"{name} is not a usable tokenizer.json: {error}.") from error
+        raise DataError(f"{name} is not a usable tokenizer.json ({first_line(error)}); give one of the tokenizers library.") from error
     backend.no_padding()
     backend.no_truncation()
     return Encoder(backend, eos)
@@ -64,14 +66,17 @@ def _read(path: str, bucket: Bucket) -> str:
         data = bucket.get(path.removeprefix(BUCKET)).data if path.startswith(BUCKET) else Path(path).read_bytes()
         return data.decode()
     except (OSError, UnicodeDecodeError, SolfaError) as error:
-        raise DataError(f"The tokenizer {path} cannot be read: {error}.") from error
+        raise DataError(f"The tokenizer {path} cannot be read ({first_line(error)}); correct tokenizer.path.") from error
 
 
 def _from_hub(chosen: HubTokenizer) -> Encoder:
     try:
         backend = Backend.from_pretrained(chosen.name, revision=chosen.revision)
     except Exception as error:  # `tokenizers` raises bare Exception for a missing name and a missing network alike
-        raise DataError(f"The tokenizer {chosen.name} could not be fetched: {error}. Give a tokenizer.json by path instead.") from error
+        raise DataError(
+            f"The tokenizer {chosen.name} could not be fetched ({first_line(error)}); check its name and the network, "
+            "or give a tokenizer.json by path."
+        ) from error
     eos = next((token for token in _HUB_EOS if backend.token_to_id(token) is not None), None)
     if eos is None:
         raise DataError(f"The tokenizer {chosen.name} has none of {', '.join(_HUB_EOS)}; give its tokenizer.json and eos_token instead.")
@@ -96,6 +101,8 @@ def _sample(spec: ExperimentSpec, budget: int) -> Iterator[str]:
         for document in read_documents(spec.domains[name].source, name, interleave=True):
             if left <= 0:
                 break
+            if stop_requested():
+                raise Interrupted
             text = str(document.content)[:left]  # characters are at least a byte each: never over the budget by much
             left -= len(text.encode())
             yield text

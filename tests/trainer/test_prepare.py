@@ -1,0 +1,411 @@
+"""The prepare stage: any source to packed rows, counted in tokens, resumable, in bounded memory, and one sentence for bad luck."""
+
+import errno
+import gzip
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import zstandard
+from datasets import Dataset
+from tokenizers import Tokenizer, models, pre_tokenizers
+
+from api import keys
+from api.bucket import FileBucket, open_bucket
+from api.errors import DataError, SolfaError
+from api.results import PreparedDomain, StageResult
+from tests.trainer.preparing import BYTES, EOS, LENGTH, Preparing, documents_of, jsonl, preparing, texts, write_jsonl
+from tests.trainer.stage_runner import FORKED
+from trainer import prepare, rows
+from trainer.failures import explain
+from trainer.rows import RowWriter, map_rows
+from trainer.world import Interrupted, stop_flag
+
+TEXTS = texts(200)
+
+
+def prepared(made: Preparing, result: StageResult, name: str) -> tuple[PreparedDomain, list[str], list[str]]:
+    """A domain's counts, and the documents on each side."""
+    assert result.prepared is not None
+    data = made.open(result)
+    index = data.names.index(name)
+    train = data.take(np.full(data.rows[index], index), np.arange(data.rows[index]))
+    return result.prepared.domains[name], documents_of(train), documents_of(data.take_validation(index, 0, data.validation_rows[index]))
+
+
+def make_gz(folder: Path) -> dict[str, Any]:
+    (folder / "a.jsonl.gz").write_bytes(gzip.compress("".join(json.dumps({"text": text}) + "\n" for text in TEXTS).encode()))
+    return jsonl(str(folder / "a.jsonl.gz"))
+
+
+def make_zst(folder: Path) -> dict[str, Any]:
+    data = "".join(json.dumps({"body": text}) + "\n" for text in TEXTS).encode()
+    (folder / "a.jsonl.zst").write_bytes(zstandard.ZstdCompressor().compress(data))
+    return jsonl(str(folder / "a.jsonl.zst"), text_field="body")
+
+
+def make_glob(folder: Path) -> dict[str, Any]:
+    for number in range(4):
+        write_jsonl(folder / "parts" / f"{number}.jsonl", TEXTS[number * 50 : (number + 1) * 50])
+    return jsonl(str(folder / "parts" / "*.jsonl"))
+
+
+def make_parquet(folder: Path) -> dict[str, Any]:
+    pq.write_table(pa.table({"content": TEXTS}), folder / "a.parquet")
+    return {"type": "parquet", "paths": [str(folder / "a.parquet")], "text_field": "content"}
+
+
+def make_dataset(folder: Path) -> dict[str, Any]:
+    Dataset.from_dict({"text": TEXTS}).save_to_disk(folder / "saved", num_shards=2)
+    return {"type": "datasets", "path": str(folder / "saved")}
+
+
+@pytest.mark.parametrize("make", [make_gz, make_zst, make_glob, make_parquet, make_dataset])
+def test_every_kind_of_text_gives_the_same_rows(tmp_path: Path, make: Callable[[Path], dict[str, Any]]) -> None:
+    plain = preparing(tmp_path / "plain", {"books": jsonl(write_jsonl(tmp_path / "a.jsonl", TEXTS))})
+    other = preparing(tmp_path / "other", {"books": make(tmp_path)})
+    expected, found = plain.run().prepared, other.run().prepared
+    assert expected == found  # the fingerprint of all rows included
+
+
+def test_each_document_ends_in_eos_and_packing_loses_only_a_last_incomplete_row(tmp_path: Path) -> None:
+    made = preparing(tmp_path, {"books": jsonl(write_jsonl(tmp_path / "a.jsonl", [*TEXTS, f"spelt {EOS} out", ""]))})
+    result = made.run()
+    counts, train, validation = prepared(made, result, "books")
+    sides = {"train": [], "validation": []}
+    for text in [*TEXTS, f"spelt {EOS} out", ""]:
+        side = "validation" if text in validation or text.startswith(validation[-1]) else "train"
+        sides[side].append(text)
+    for documents, side, tokens, row_count, document_count in (
+        (train, "train", counts.tokens, counts.rows, counts.documents),
+        (validation, "validation", counts.validation_tokens, counts.validation_rows, counts.validation_documents),
+    ):
+        stream = "".join(text + "\0" for text in sides[side])
+        assert (document_count, tokens) == (len(sides[side]), len(stream))
+        assert row_count == tokens // (LENGTH + 1)
+        packed = stream[: row_count * (LENGTH + 1)]
+        assert documents == [text for text in packed.split("\0") if text]
+    assert counts.bytes_per_token == pytest.approx(1 - 202 / (counts.tokens + counts.validation_tokens))
+    assert result.prepared is not None
+    assert (result.prepared.vocab_size, result.prepared.eos_id) == (257, 256)
+
+
+def test_shares_are_of_tokens_never_of_documents(tmp_path: Path) -> None:
+    few_long, many_short = ["x" * 999] * 90, ["y" * 9] * 1000  # alike in tokens: none of them is held out, or all
+    held = {"validation": {"type": "source", "source": jsonl(write_jsonl(tmp_path / "v.jsonl", TEXTS))}}
+    made = preparing(
+        tmp_path,
+        {
+            "long": {"source": jsonl(write_jsonl(tmp_path / "l.jsonl", few_long)), **held},
+            "short": {"source": jsonl(write_jsonl(tmp_path / "s.jsonl", many_short)), **held},
+        },
+    )
+    prepared = made.run().prepared
+    assert prepared is not None
+    long, short = prepared.domains["long"], prepared.domains["short"]
+    assert (long.documents, long.tokens, short.documents, short.tokens) == (90, 90_000, 1000, 10_000)
+    assert (long.share, short.share) == (pytest.approx(0.9), pytest.approx(0.1))
+    assert prepared.token_shares.root == {"long": long.share, "short": short.share}
+
+
+def test_what_nanotron_opens_is_there(tmp_path: Path) -> None:
+    sources = {name: jsonl(write_jsonl(tmp_path / f"{name}.jsonl", texts(99, n))) for n, name in enumerate(("web", "books", "code"))}
+    made = preparing(tmp_path, sources)
+    result = made.run()
+    assert isinstance(made.bucket, FileBucket)
+    assert result.prepared is not None
+    root = made.bucket.local_path(result.files["data"])
+    assert sorted(path.name for path in root.iterdir()) == ["books", "code", "web"]
+    for index, name in enumerate(("books", "code", "web")):
+        loaded = datasets.load_from_disk(str(root / name))
+        assert len(loaded) == result.prepared.domains[name].rows
+        assert set(loaded["domain_ids"]) == {index}
+        assert {len(ids) for ids in loaded["input_ids"]} == {LENGTH + 1}
+    assert json.loads(made.bucket.get(result.files["tokenizer"]).data)["model"]["type"] == "BPE"
+    assert list((tmp_path / "cache").rglob("*.*")) == []  # what it worked with is gone
+
+
+def test_the_tokenised_layouts_go_through_as_they_are(tmp_path: Path) -> None:
+    ids = np.random.default_rng(0).integers(0, 90, (120, LENGTH + 1), dtype=np.int32)
+    Dataset.from_dict({"input_ids": ids.tolist(), "domain_ids": [0] * 120}).save_to_disk(tmp_path / "nanotron")
+    for side, part in (("train", ids[:100]), ("validation", ids[100:])):
+        for shard in range(2):
+            Dataset.from_dict({"input_ids": part[shard::2].tolist()}).save_to_disk(tmp_path / side / "original" / str(shard))
+    original = {"type": "doremi", "path": str(tmp_path)}
+    made = preparing(
+        tmp_path / "made",
+        {
+            "nanotron": {"type": "nanotron", "path": str(tmp_path / "nanotron")},
+            "original": {"source": original, "validation": {"type": "source", "source": original}},
+        },
+        tokenizer={"type": "pretokenized", "vocab_size": 90},
+    )
+    result = made.run()
+    data = made.open(result)
+    np.testing.assert_array_equal(data.take(np.full(100, 1), np.arange(100)), np.concatenate((ids[:100:2], ids[1:100:2])))
+    np.testing.assert_array_equal(data.take_validation(1, 0, 20), np.concatenate((ids[100::2], ids[101::2])))
+    both = [data.take(np.full(data.rows[0], 0), np.arange(data.rows[0])), data.take_validation(0, 0, 120)]
+    assert sorted(np.concatenate(both).tolist()) == sorted(ids.tolist())
+    assert result.prepared is not None
+    assert result.prepared.domains["original"].tokens == 100 * (LENGTH + 1)
+    assert result.prepared.domains["original"].bytes_per_token is None
+    assert (result.prepared.vocab_size, result.prepared.eos_id) == (90, -1)
+
+
+def test_the_same_documents_are_held_out_whatever_their_order_and_files(tmp_path: Path) -> None:
+    many = texts(400, words=2)
+    shuffled = [many[n] for n in np.random.default_rng(0).permutation(len(many))]
+    once = preparing(tmp_path / "once", {"books": jsonl(write_jsonl(tmp_path / "a.jsonl", many))}, sequence_length=8)
+    for number in range(5):
+        write_jsonl(tmp_path / "parts" / f"{number}.jsonl", shuffled[number::5])
+    split = preparing(
+        tmp_path / "split",
+        {"other": jsonl(str(tmp_path / "parts" / "*"), str(tmp_path / "x.jsonl")), "web": jsonl(write_jsonl(tmp_path / "x.jsonl", TEXTS))},
+        sequence_length=8,
+    )
+    first, _, held_out = prepared(once, once.run(), "books")
+    _, _, again = prepared(split, split.run(), "other")
+    assert {text for text in held_out if text in many} - set(again[-2:] + held_out[-2:]) <= set(again)
+    assert 8 < first.validation_documents < 36  # 5 % of 400
+    assert len(set(again) & set(many)) >= first.validation_documents - 1
+    larger = preparing(
+        tmp_path / "larger",
+        {"books": {"source": jsonl(str(tmp_path / "a.jsonl")), "validation": {"type": "held_out", "fraction": 0.2}}},
+        sequence_length=8,
+    )
+    assert set(held_out[:-1]) <= set(prepared(larger, larger.run(), "books")[2])
+
+
+def test_a_validation_source_is_held_out_whole_and_nothing_else_is(tmp_path: Path) -> None:
+    validation = {"type": "source", "source": jsonl(write_jsonl(tmp_path / "v.jsonl", texts(30, seed=9)))}
+    made = preparing(tmp_path, {"books": {"source": jsonl(write_jsonl(tmp_path / "a.jsonl", TEXTS)), "validation": validation}})
+    counts, train, held_out = prepared(made, made.run(), "books")
+    assert (counts.documents, counts.validation_documents) == (200, 30)
+    assert train[:199] == TEXTS[:199]
+    assert held_out[:29] == texts(30, seed=9)[:29]
+
+
+def test_planned_epochs_are_what_the_stages_would_make_caps_included(tmp_path: Path) -> None:
+    sources = {name: jsonl(write_jsonl(tmp_path / f"{name}.jsonl", texts(n, n))) for name, n in (("small", 40), ("web", 400))}
+    spec = {
+        "training": {"proxy": {"steps": 50, "global_batch": 8, "micro_batch": 8}},
+        "comparison": {"mixtures": ["averaged", "reference"]},
+    }
+    prepared = preparing(tmp_path / "free", sources, **spec).run().prepared
+    assert prepared is not None
+    for name, domain in prepared.domains.items():
+        assert domain.planned_epochs.keys() == {"reference", "proxy", "baseline-reference"}  # what is averaged is not known beforehand
+        assert domain.planned_epochs["proxy"] == pytest.approx(200 / domain.rows)
+        assert domain.planned_epochs["reference"] == pytest.approx(400 * prepared.token_shares[name] / domain.rows)
+
+    capped = {"small": {"source": sources["small"], "max_epochs": 0.5}, "web": sources["web"]}
+    prepared = preparing(tmp_path / "capped", capped, **spec).run().prepared
+    assert prepared is not None
+    small, web = prepared.domains["small"], prepared.domains["web"]
+    assert small.planned_epochs["proxy"] == int(0.5 * small.rows) / small.rows
+    assert web.planned_epochs["proxy"] == (400 - int(0.5 * small.rows)) / web.rows
+
+    everywhere = {name: {"source": source, "max_epochs": 0.1} for name, source in sources.items()}
+    with pytest.raises(DataError, match=r"raise a cap or train for fewer steps. The stage reference would draw 400 sequences") as caught:
+        preparing(tmp_path / "dry", everywhere, **spec).run()
+    assert not caught.value.retryable
+
+
+def three(folder: Path, bucket: Any = None) -> Preparing:
+    sources = {name: jsonl(write_jsonl(folder / f"{name}.jsonl", texts(150, n))) for n, name in enumerate(("books", "code", "web"))}
+    return preparing(folder, sources, bucket, tokenizer={"type": "train", "vocab_size": 300})
+
+
+@pytest.mark.parametrize("url", ["file", "memory://"])
+@pytest.mark.parametrize("how", ["interrupted", "failed"])
+def test_finished_domains_are_not_done_again_and_the_bytes_are_those_of_an_undisturbed_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str, url: str
+) -> None:
+    undisturbed = three(tmp_path / "undisturbed")
+    expected = undisturbed.run()
+    made = three(tmp_path / "made", None if url == "file" else open_bucket(url))
+    read, opened = prepare.read_documents, []
+
+    def disturbed(source: Any, domain: str, *arguments: Any, **options: Any) -> Any:
+        opened.append(domain)
+        for number, document in enumerate(read(source, domain, *arguments, **options)):
+            if domain == "code" and number == 100 and opened.count("code") == 1:
+                if how == "failed":
+                    raise OSError(errno.EIO, "Input/output error")
+                monkeypatch.setattr(stop_flag, "raised", True)
+            yield document
+        monkeypatch.setattr(stop_flag, "raised", False)
+
+    monkeypatch.setattr(prepare, "read_documents", disturbed)
+    monkeypatch.setattr(prepare, "ENCODE_BATCH", 20)  # batches enough to be stopped between two of them
+    with pytest.raises(Interrupted if how == "interrupted" else OSError):
+        made.run()
+    monkeypatch.setattr(stop_flag, "raised", False)
+    kept = made.files()
+    assert not any("/code/" in key or "/web/" in key for key in kept)
+    result = made.run(attempt=2)
+    assert opened == ["books", "code", "code", "web"]
+    assert (result.attempt, result.prepared) == (2, expected.prepared)
+    assert made.files() == undisturbed.files()
+    assert {key: made.files()[key] for key in kept} == kept
+    assert list((tmp_path / "made" / "cache").rglob("*.*")) == []
+
+
+def test_what_a_killed_attempt_left_behind_is_removed_and_does_not_count(tmp_path: Path) -> None:
+    made = three(tmp_path)
+    work = tmp_path / "cache" / "prepare" / "xtest" / "1" / "books.train.raw"
+    work.parent.mkdir(parents=True)
+    work.write_bytes(b"half")
+    assert isinstance(made.bucket, FileBucket)
+    train = made.bucket.local_path(f"{keys.prepared_prefix('xtest', 'prepare')}train")
+    (train / ".books.0a1b2c3d").mkdir(parents=True)
+    (train / "books").mkdir()
+    (train / "books" / rows.ARROW_FILE).write_bytes(b"half")
+    made.open(made.run(attempt=2))
+    assert sorted(path.name for path in train.iterdir()) == ["books", "code", "web"]
+    assert not work.exists()
+
+
+@pytest.mark.parametrize("where", ["gathering", "finishing"])
+def test_a_full_disk_is_one_sentence_and_nothing_half_written_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str) -> None:
+    made = three(tmp_path)
+
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as disk:
+        if where == "gathering":
+            disk.setattr(rows.RowWriter, "_write", full)
+        else:
+            disk.setattr(rows._InChunks, "write", full)
+        with pytest.raises(OSError, match="No space left") as caught:
+            made.run()
+    failure = explain(caught.value)
+    assert (failure.code, failure.retryable) == ("out_of_space", False)
+    assert failure.message.startswith("The disk is full")
+    assert not any("train/" in key for key in made.files())
+    assert not made.bucket.exists(f"{keys.scratch_prefix('xtest', 'prepare')}books.json")
+    assert list((tmp_path / "cache").rglob("*.*")) == []
+    made.open(made.run(attempt=2))
+
+
+def text_domain(content: list[str]) -> Callable[[Path], Preparing]:
+    return lambda folder: preparing(folder, {"books": jsonl(write_jsonl(folder / "a.jsonl", content))})
+
+
+def with_validation(content: list[str]) -> Callable[[Path], Preparing]:
+    def make(folder: Path) -> Preparing:
+        validation = {"type": "source", "source": jsonl(write_jsonl(folder / "v.jsonl", content))}
+        return preparing(folder, {"books": {"source": jsonl(write_jsonl(folder / "a.jsonl", TEXTS)), "validation": validation}})
+
+    return make
+
+
+def tokenised(ids: list[list[int]]) -> Callable[[Path], Preparing]:
+    def make(folder: Path) -> Preparing:
+        Dataset.from_dict({"input_ids": ids}).save_to_disk(folder / "saved")
+        tokenizer = {"type": "pretokenized", "vocab_size": 50}
+        return preparing(folder, {"books": {"type": "nanotron", "path": str(folder / "saved")}}, tokenizer=tokenizer)
+
+    return make
+
+
+def cut_gzip(folder: Path) -> Preparing:
+    source = make_gz(folder)
+    path = Path(source["paths"][0])
+    path.write_bytes(path.read_bytes()[:-100])
+    return preparing(folder, {"books": source})
+
+
+def missing_field(folder: Path) -> Preparing:
+    return preparing(folder, {"books": jsonl(write_jsonl(folder / "a.jsonl", TEXTS), text_field="body")})
+
+
+BAD: dict[str, tuple[Callable[[Path], Preparing], str]] = {
+    "empty": (text_domain([]), "books is empty: its source holds no document; correct the source, or leave the domain out"),
+    "too small": (text_domain(["tiny"]), "books is too small: 5 training tokens, but one sequence needs 17 tokens; add text or shorten"),
+    "too little held out": (text_domain(["x" * 99] * 3), r"books holds out only 0 tokens, but one sequence needs 17 .*; raise validation"),
+    "empty validation": (
+        with_validation([]),
+        r"books holds out only 0 tokens, .*; raise validation.fraction or give it a validation source",
+    ),
+    "other length": (tokenised([[1] * 9] * 50), "a row has 9 ids, but rows of sequence_length 16 have 17; correct sequence_length"),
+    "ids too high": (tokenised([[1] * 16 + [50]] * 50), "ids reach from 1 to 50, but the vocabulary has 50; check vocab_size"),
+    "ids below 0": (tokenised([[1] * 16 + [-1]] * 50), "ids reach from -1 to 1, but the vocabulary has 50; check vocab_size"),
+    "cut gzip": (cut_gzip, r"a.jsonl.gz cannot be read at line \d+: Compressed file ended .*; repair the file"),
+    "missing field": (missing_field, r"a.jsonl cannot be read at line 1: it has no field `body` \(text_field\), but text; repair"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_is_one_sentence_that_a_retry_cannot_help(tmp_path: Path, case: str) -> None:
+    make, expected = BAD[case]
+    made = make(tmp_path)
+    with pytest.raises(SolfaError, match=expected) as caught:
+        made.run()
+    failure = explain(caught.value)
+    assert (failure.code, failure.retryable) == ("bad_data", False)
+    assert failure.message.startswith("Domain books")
+    assert not made.bucket.exists(f"{keys.scratch_prefix('xtest', 'prepare')}books.json")
+    assert list((tmp_path / "cache").rglob("*.*")) == []
+
+
+def test_books_are_not_gathered_by_the_hundreds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes: list[int] = []
+    encode = prepare._DomainPass._encode
+
+    def seen(self: Any, batch: Any) -> Any:
+        sizes.append(len(batch))
+        return encode(self, batch)
+
+    monkeypatch.setattr(prepare._DomainPass, "_encode", seen)
+    monkeypatch.setattr(prepare, "BATCH_SIZE", 10_000)
+    short, books = texts(100), ["x" * 4000 + str(number) for number in range(30)]
+    preparing(tmp_path, {"books": jsonl(write_jsonl(tmp_path / "a.jsonl", short + books))}).run()
+    assert sum(sizes) == 130
+    assert max(sizes[1:]) <= 3
+
+
+def measure(folder: Path, megabytes: int, tokenizer: Path, answer: Path) -> None:
+    """In a process of its own: prepare so much text, pack so many megabytes of ids, and write down the most memory it held (kB)."""
+    made = preparing(
+        folder, {"books": jsonl(str(folder / "a.jsonl"))}, tokenizer={"type": "file", "path": str(tokenizer), "eos_token": EOS}
+    )
+    made.run()
+    writer = RowWriter(folder / "raw", 1025)
+    for _ in range(megabytes):
+        writer.add(np.zeros(1 << 18, dtype=np.int32))
+    writer.finish(folder / "rows", 0)
+    peak = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    answer.write_text(peak[1] if peak else "")
+
+
+def test_memory_does_not_grow_with_the_corpus(tmp_path: Path) -> None:
+    words = Tokenizer(models.WordLevel({"x" * 99: 0, EOS: 1}, unk_token=EOS))  # so few tokens that much text is read in little time
+    words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    words.save(str(tmp_path / "words.json"))
+    peaks = []
+    for megabytes in (2, 60):
+        folder, answer = tmp_path / str(megabytes), tmp_path / f"{megabytes}.peak"
+        folder.mkdir()
+        document = " ".join(["x" * 99] * 1000)  # 100 kB
+        with (folder / "a.jsonl").open("w") as file:
+            file.writelines(json.dumps({"text": f"{number} {document}"}) + "\n" for number in range(megabytes * 10))
+        process = FORKED.Process(target=measure, args=(folder, megabytes, tmp_path / "words.json", answer))
+        process.start()
+        process.join()
+        assert process.exitcode == 0
+        assert len(map_rows(folder / "rows")) == (megabytes << 18) // 1025
+        peaks.append(int(answer.read_text()) / 1024)
+    assert peaks[1] - peaks[0] < 30, peaks  # MiB
+
+
+def test_the_byte_tokenizer_of_these_tests_gives_a_token_a_character() -> None:
+    assert len(BYTES) == 256
