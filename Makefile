@@ -18,6 +18,9 @@ $(VENV)/installed: requirements.lock pyproject.toml
 
 install: $(VENV)/installed
 
+demo: install
+	$(BIN)/python -m examples.demo
+
 lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
