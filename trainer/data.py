@@ -1,5 +1,6 @@
 """Prepared rows as batches: memory-mapped, gathered by (domain, row), prefetched by a thread."""
 
+import itertools
 import queue
 import threading
 from collections.abc import Iterator
@@ -30,6 +31,7 @@ class PreparedData:
         self.prepared, self._train, self._validation = prepared, train, validation
         self.names = sorted(prepared.domains)
         self.rows = [len(rows) for rows in train]
+        self._row_counts = np.array(self.rows)
         self.validation_rows = [len(rows) for rows in validation]
         self.sequence_length = prepared.sequence_length
         self.fingerprint = prepared.fingerprint
@@ -37,8 +39,12 @@ class PreparedData:
     def take(self, domain_ids: Ints, row_ids: Ints) -> NDArray[np.int32]:
         """The rows at (domain, row): [n], [n] to [n, sequence_length + 1]."""
         out = np.empty((len(domain_ids), self.sequence_length + 1), dtype=np.int32)
-        for index, (domain, row) in enumerate(zip(domain_ids.tolist(), row_ids.tolist(), strict=True)):
-            out[index] = self._train[domain][row]  # row by row each is copied once; indexing by domain would copy it twice
+        if (row_ids >= self._row_counts[domain_ids]).any():
+            raise IndexError("a row beyond its domain's last")
+        edges = [0, *(np.flatnonzero(np.diff(domain_ids)) + 1).tolist(), len(domain_ids)]
+        for start, stop in itertools.pairwise(edges):  # a run of rows of one domain; each row is copied once, straight to its place
+            if start < stop:
+                np.take(self._train[domain_ids[start]], row_ids[start:stop], axis=0, out=out[start:stop], mode="clip")
         return out
 
     def take_validation(self, domain: int, start: int, stop: int) -> NDArray[np.int32]:

@@ -36,15 +36,14 @@ class MixtureSampler:
             raise DataError("A domain without rows cannot be sampled from.")
         self._limits = row_limits(rows, max_epochs or [None] * len(rows))
         self._sides = grid_sides(self.rows)
-        self._seed = seed
         self._keys = _hash(_hash(np.full(1, seed, dtype=np.uint64) + _MIX) ^ np.arange(len(rows), dtype=np.uint64))
         self._cursors = np.zeros(len(rows), dtype=np.int64)  # rows drawn of each domain since the beginning
         self._credits = np.zeros(len(rows))  # what each domain is owed: expectation less rows drawn
-        self._draws = 0
 
     def draw(self, weights: NDArray[np.float64], batch: int) -> tuple[Ints, Ints]:
-        """The next global batch: (domain_ids, row_ids), each [batch], in an order that mixes the domains.
+        """The next global batch: (domain_ids, row_ids), each [batch].
 
+        A domain's rows stand together, so that of any number of ranks each has an even share of every domain by taking every size-th row.
         Each domain's count is its expectation batch * w rounded up or down, and what was rounded is made up for in later draws.
         Raises DataError when the caps leave no row to draw.
         """
@@ -56,9 +55,7 @@ class MixtureSampler:
         keys = _hash(self._keys[domains] + passes.astype(np.uint64) * _MIX)
         row_ids = permuted(offsets, self.rows[domains], (self._sides[0][domains], self._sides[1][domains]), keys)
         self._cursors += counts
-        order = np.argsort(_hash(np.arange(batch, dtype=np.uint64) ^ _key_of_draw(self._seed, self._draws)))
-        self._draws += 1
-        return domains[order], row_ids[order]
+        return domains, row_ids
 
     def epochs(self) -> NDArray[np.float64]:
         """Passes over each domain so far, [k]."""
@@ -66,12 +63,11 @@ class MixtureSampler:
 
     def state_dict(self) -> dict[str, Any]:
         """The position, as JSON-able numbers; the rest follows from the constructor's arguments."""
-        return {"cursors": self._cursors.tolist(), "credits": self._credits.tolist(), "draws": self._draws}
+        return {"cursors": self._cursors.tolist(), "credits": self._credits.tolist()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self._cursors = np.array(state["cursors"], dtype=np.int64)
         self._credits = np.array(state["credits"], dtype=np.float64)
-        self._draws = int(state["draws"])
 
     def _counts(self, weights: NDArray[np.float64], batch: int) -> Ints:
         """Rows of each domain in the next batch, [k]; settles the credits."""
@@ -141,8 +137,14 @@ def permuted(offsets: Ints, sizes: Ints, sides: Sides, keys: Words) -> Ints:
 def _feistel(values: Words, sides: Sides, keys: Words) -> Words:
     (left, right), (a, b) = np.divmod(values, sides[1]), sides
     for number in range(_ROUNDS):  # the halves change places, and with them their moduli
-        left, right, a, b = right, (left + (_hash(right ^ (keys + _ROUND_KEYS[number])) >> np.uint64(32))) % a, b, a
+        left, right, a, b = right, (left + _mixed(right, keys + _ROUND_KEYS[number])) % a, b, a
     return left * sides[1] + right
+
+
+def _mixed(values: Words, keys: Words) -> Words:
+    """A round's function: 32 bits in which every bit of value and key has a part."""
+    values = (values ^ keys) * np.uint64(0xBF58476D1CE4E5B9)
+    return ((values ^ (values >> np.uint64(32))) * np.uint64(0x94D049BB133111EB)) >> np.uint64(32)
 
 
 def _hash(values: Words) -> Words:
@@ -150,7 +152,3 @@ def _hash(values: Words) -> Words:
     values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return values ^ (values >> np.uint64(31))
-
-
-def _key_of_draw(seed: int, draw: int) -> Words:
-    return _hash(_hash(np.full(1, seed, dtype=np.uint64) ^ _MIX) + np.full(1, draw, dtype=np.uint64) * _MIX)

@@ -64,6 +64,8 @@ def test_rows_are_taken_by_domain_and_row_in_the_order_asked_for(made: tuple[Pre
     for row, domain, index in zip(taken, domain_ids, row_ids, strict=True):
         np.testing.assert_array_equal(row, whole[domain][index])
     assert data.take(domain_ids[:0], row_ids[:0]).shape == (0, LENGTH + 1)
+    with pytest.raises(IndexError):
+        data.take(np.array([0, 1]), np.array([0, data.rows[1]]))
     held_out = map_rows(made[0].bucket.local_path(f"{made[1].files['validation']}code/"))
     np.testing.assert_array_equal(data.take_validation(1, 1, 3), held_out[1:3])
 
