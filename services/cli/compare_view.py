@@ -47,8 +47,9 @@ def sentences(compared: Compared) -> list[str]:
     for row in compared.rows:
         if row is not baseline:
             said.append(_against(row, baseline))
-    best = min(compared.rows, key=lambda row: row.evaluation.average)
-    said.append(f"Lowest average: {TITLES.get(best.mixture, best.mixture)} ({best.evaluation.average:.4f}).")
+    lowest = min(row.evaluation.average for row in compared.rows)
+    best = [TITLES.get(row.mixture, row.mixture) for row in compared.rows if row.evaluation.average == lowest]
+    said.append(f"Lowest average: {' and '.join(best)} ({lowest:.4f}).")
     return said
 
 
@@ -56,17 +57,14 @@ def _against(row: MixtureRow, baseline: MixtureRow) -> str:
     name = TITLES.get(row.mixture, row.mixture)
     number = len(row.evaluation.losses)
     difference = row.evaluation.average - baseline.evaluation.average
-    verdict = "as good as" if difference == 0 else "better than" if difference < 0 else "worse than"
+    verdict = "as good as it" if difference == 0 else f"{abs(difference):.4f} nats {'better' if difference < 0 else 'worse'} than it"
     reached = (
         f"it reached the baseline's last average at step {row.steps_to_baseline:,}"
         if row.steps_to_baseline is not None
         else "it never reached the baseline's last average"
     )
     lost = f"; worse on {', '.join(row.worse)}" if row.worse else ""
-    return (
-        f"{name}: better than the baseline on {len(row.better)} of {number} domains{lost}. "
-        f"On average {abs(difference):.4f} nats {verdict} it; {reached}."
-    )
+    return f"{name}: better than the baseline on {len(row.better)} of {number} domains{lost}. On average {verdict}; {reached}."
 
 
 def _cells(losses: list[float], shares: list[str] | None) -> list[Text]:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from pydantic import BaseModel
 
-from api.errors import NotFound
+from api.errors import BadRequest, NotFound
 from api.experiment import ExperimentPhase
 from api.plan import make_plan
 from api.spec import parse_spec
@@ -122,7 +122,7 @@ def logs(
     Example: solfa logs demo proxy --follow
     """
     if follow and (tail or attempt):
-        raise typer.BadParameter("--follow shows the newest attempt from its first line; leave --tail and --attempt out.")
+        raise BadRequest("--follow shows the newest attempt from its first line; leave --tail and --attempt out.")
     with connect(url, home) as client:
         chosen = stage or _newest_stage(client.stages(name), name)
         lines = client.follow_logs(name, chosen) if follow else iter(client.logs(name, chosen, attempt, tail).lines)

@@ -6,7 +6,7 @@ import typer
 
 from api.client import Client
 from api.domains import DomainWeights
-from api.errors import NotReady
+from api.errors import BadRequest, NotReady
 from api.exports import FORMATS
 from api.replay import TOLERANCE
 from api.replay import replay as replay_history
@@ -33,7 +33,7 @@ def weights(
     Example: solfa weights demo --wait 3600 --format megatron
     """
     if current and (export or wait):
-        raise typer.BadParameter("--current shows the weights of now as bars or JSON; leave --format and --wait out.")
+        raise BadRequest("--current shows the weights of now as bars or JSON; leave --format and --wait out.")
     with connect(url, home) as client:
         if export:
             print(client.export(name, export, wait), end="")

@@ -61,7 +61,7 @@ def _bar(stage: StageView) -> Text:
 def _words(stage: StageView) -> str:
     report = stage.report
     if report is None or stage.phase is not StagePhase.RUNNING:
-        tries = f"attempt {len(stage.attempts)}. " if len(stage.attempts) > 1 and not stage.phase.terminal else ""
+        tries = f"Attempt {len(stage.attempts)}. " if len(stage.attempts) > 1 and not stage.phase.terminal else ""
         return tries + stage.message
     if report.loss is None:
         return f"{report.activity} {report.step / report.total:.0%}" if report.total else report.activity
