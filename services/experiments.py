@@ -214,7 +214,7 @@ def etag(experiment: Experiment) -> str:
 
 
 def _check_version(experiment: Experiment, if_match: str | None) -> None:
-    if if_match not in (None, "*", etag(experiment)):
+    if if_match is not None and not {tag.strip() for tag in if_match.split(",")} & {"*", etag(experiment)}:
         raise StaleVersion(f"{experiment.name} is at version {etag(experiment)}, not {if_match}; read it again and decide anew.")
 
 

@@ -95,8 +95,16 @@ def describe(document: dict[str, Any]) -> None:
     components.setdefault("schemas", {})["ProblemDocument"] = ProblemDocument.model_json_schema()
     components["responses"] = {f"Problem{status}": _response(status) for status in EXAMPLES}
     for operation in (operation for path in document["paths"].values() for operation in path.values()):
+        for parameter in operation.get("parameters", ()):
+            parameter["schema"] = _without_null(parameter["schema"])
         for status in (status for status in operation["responses"] if int(status) in EXAMPLES):
             operation["responses"][status] = {"$ref": f"#/components/responses/Problem{status}"}
+
+
+def _without_null(schema: dict[str, Any]) -> dict[str, Any]:
+    """A parameter is there or not; null, as Python has it, cannot be sent."""
+    kinds = [kind for kind in schema.get("anyOf", ()) if kind != {"type": "null"}]
+    return {**kinds[0], **{name: value for name, value in schema.items() if name != "anyOf"}} if len(kinds) == 1 else schema
 
 
 def _response(status: int) -> dict[str, Any]:

@@ -37,7 +37,7 @@ def _sources(domains: Mapping[str, Any], data: Mapping[str, Any]) -> Iterator[Fo
     kind = _mapping(data.get("tokenizer", {"type": "train"})).get("type")
     for name, domain in domains.items():
         for place, source in _sources_of(_mapping(domain)):
-            pointer, found = join("/domains", name) + place, source.get("type")
+            pointer, found = join("/domains", name) + place, str(source.get("type"))  # it may be anything yet, a list for one
             if kind == "pretokenized" and found in TEXT:
                 yield (
                     pointer,

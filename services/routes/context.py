@@ -34,11 +34,19 @@ StageRef = Annotated[str, Path(alias="stage", description="A stage's name.", max
 IfNoneMatch = Annotated[str | None, Header(alias="If-None-Match", description="ETags already held; 304 when one is current.")]
 TAGGED: dict[str, Any] = {"headers": {"ETag": {"description": "Of this very content.", "schema": {"type": "string"}}}}
 UNCHANGED: dict[str, Any] = {"description": "Unchanged since If-None-Match.", **TAGGED}
-ETAG = r'^(\*|(W/)?"[^"]*")$'
 IfMatch = Annotated[
     str | None,
-    Header(alias="If-Match", description="The ETag the change is based on; 412 when it is stale.", pattern=ETAG, examples=['"1"']),
+    Header(alias="If-Match", description="The ETag the change is based on; 412 when it is stale.", examples=['"1"']),
 ]
+SSE: dict[str, Any] = {  # what one event of a stream holds
+    "text/event-stream": {
+        "schema": {
+            "type": "object",
+            "properties": {name: {"type": "string"} for name in ("id", "event", "data")},
+            "description": "One event; lines that begin with a colon are heartbeats.",
+        }
+    }
+}
 
 
 def matches(if_none_match: str | None, etag: str) -> bool:

@@ -13,7 +13,7 @@ from api.errors import NotFound, SolfaError
 from api.views import EventList, EventView
 from services.experiments import TERMINAL
 from services.problems import documented
-from services.routes.context import Context, ExperimentRef, Service
+from services.routes.context import SSE, Context, ExperimentRef, Service
 from services.store import Event
 
 router = APIRouter(prefix="/v1/experiments/{experiment}", tags=["events"])
@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
     summary="Events, oldest first; as server-sent events when text/event-stream is accepted",
     response_model=EventList,
     responses={
-        200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}, "description": "Events after `after` or Last-Event-ID."},
+        200: {"content": SSE, "description": "Events after `after` or Last-Event-ID."},
         **documented(400, 404, 422),
     },
 )

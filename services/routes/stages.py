@@ -14,7 +14,7 @@ from api.experiment import Attempt, Experiment, Stage
 from api.views import LogView, StageView
 from services.launch.cluster import AppPhase
 from services.problems import documented
-from services.routes.context import Context, ExperimentRef, Service, StageRef
+from services.routes.context import SSE, Context, ExperimentRef, Service, StageRef
 
 router = APIRouter(prefix="/v1/experiments/{experiment}/stages", tags=["stages"])
 POLL_SECONDS = 0.2
@@ -61,7 +61,7 @@ def attempts(service: Service, experiment: ExperimentRef, stage: StageRef) -> li
     response_model=LogView,
     responses={
         200: {
-            "content": {"text/event-stream": {"schema": {"type": "string"}}},
+            "content": SSE,
             "description": "Lines; with `follow`, events `line`, then `end`.",
         },
         **documented(404, 422, 502),

@@ -22,7 +22,7 @@ POLL_SECONDS = 0.5
 ExportFormat = Annotated[
     str, Field(json_schema_extra={"enum": list(FORMATS)}, description="For a downstream trainer; each says what its fractions are of.")
 ]
-EXPORTED = {export.media_type: {"schema": {"type": "string"}} for export in FORMATS.values() if export.media_type != "application/json"}
+EXPORTED: dict[str, Any] = {export.media_type: {} for export in FORMATS.values() if export.media_type != "application/json"}
 
 
 @router.get(

@@ -71,12 +71,12 @@ class Running:
 
 
 @contextmanager
-def running(root: Path, database: str | None = None, **chosen: Any) -> Iterator[Running]:
+def running(root: Path, database: str | None = None, pace: Pace = PACE, **chosen: Any) -> Iterator[Running]:
     """The service over `root`; `chosen` are settings."""
-    settings = Settings(home=root, port=0, slots=4, heartbeat_seconds=0.2, **chosen)
+    settings = Settings(home=root, port=0, slots=16, heartbeat_seconds=0.2, **chosen)
     bucket, store = open_bucket(settings.bucket), open_store(database or settings.database)
     cluster = LocalCluster(settings.apps, bucket.url, settings.slots, PROGRAM, grace_seconds=1.0)
-    service = Service(settings, store, bucket, cluster, PACE)
+    service = Service(settings, store, bucket, cluster, pace)
     urls: list[str] = []
     thread = threading.Thread(target=service.serve, args=(urls.append,))
     thread.start()

@@ -74,11 +74,9 @@ def test_a_change_that_is_based_on_an_old_version_is_refused(gallery: Running, c
     method, path = CHANGES[change]
     for name in ("done", "live", "broken"):
         before = gallery.get(f"/{name}").json()
-        for tag in ('"0"', '"other"', f'W/"{before["version"]}"'):
+        for tag in ('"0"', '"other"', f'W/"{before["version"]}"', "0", '"8", "9"', str(before["version"])):
             answer = gallery.http.request(method, f"/v1/experiments/{name}{path}", headers={"If-Match": tag})
             assert f'version "{before["version"]}", not {tag}' in problem(answer, 412, "stale_version")["detail"]
-        answer = gallery.http.request(method, f"/v1/experiments/{name}{path}", headers={"If-Match": "0"})
-        assert problem(answer, 422, "invalid_request")["problems"][0]["pointer"] == "/header/If-Match"
         assert gallery.get(f"/{name}").json()["version"] == before["version"]
 
 

@@ -1,0 +1,52 @@
+"""Schemathesis against a running service, with every check on: only documented answers, whatever is asked, by one request or by many.
+
+The whole run is one process, derandomised; services/../schemathesis.toml says where a refusal is right. Requests that fit the schema and
+those that do not, each bound of each parameter, and chains of requests along the links between operations.
+"""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from services.reconciler import Pace
+from tests.services.running import Running, running
+
+CONFIGURATION = Path(__file__).with_name("schemathesis.toml")
+ANSWERED = re.compile(r'solfa_http_request_duration_seconds_count\{method="(\w+)",route="([^"]+)",status="(\d)\d\d"\} [1-9]')
+
+
+def submit_all(service: Running) -> None:
+    """An experiment in each kind of phase, and some to be cancelled, retried and deleted."""
+    service.submit("live", {"steps": 6, "hang": {"proxy": [1]}})
+    service.submit("broken", {"permanent": ["reference"]})
+    service.submit("done", {"steps": 6})
+    for number in range(8):
+        behaviour = {"permanent": ["prepare"]} if number % 2 else {"hang": {"prepare": [1]}}
+        service.submit(f"lost-{number}", behaviour, comparison={"mixtures": []})
+    for name in ("done", "broken", "lost-1", "lost-3", "lost-5", "lost-7"):
+        service.until(name)
+    service.until_stage("live", "proxy", "running")
+
+
+@pytest.mark.slow
+def test_whatever_is_asked_gets_a_documented_answer(tmp_path: Path) -> None:
+    with running(tmp_path / "home", pace=Pace(interval=1.0), check_sources=False) as service:
+        submit_all(service)
+        document = service.http.get("/openapi.json").json()
+        del document["paths"]["/v1/experiments"]["post"]["requestBody"]["content"]["application/yaml"]  # the same schema once more
+        (tmp_path / "openapi.json").write_text(json.dumps(document))
+        command = [sys.executable, "-m", "schemathesis.cli", "--config-file", str(CONFIGURATION), "run", str(tmp_path / "openapi.json")]
+        options = ["--url", str(service.http.base_url), "--checks", "all", "--max-examples", "4", "--generation-deterministic"]
+        run = subprocess.run(
+            [*command, *options, "--continue-on-failure", "--no-color"], cwd=tmp_path, capture_output=True, text=True, check=False
+        )
+        assert run.returncode == 0, run.stdout + run.stderr
+        answered = ANSWERED.findall(service.http.get("/metrics").text)
+        succeeded = {(method.lower(), route) for method, route, status in answered if status == "2"}
+        documented = {(method, path) for path, methods in document["paths"].items() for method in methods}
+        assert documented - succeeded == set(), "no request to these got further than a refusal"
+        assert {status for _, _, status in answered} == {"2", "4"} or "3" in {status for _, _, status in answered}
