@@ -6,6 +6,7 @@ with Client("http://127.0.0.1:8700") as client:
 """
 
 import json
+import re
 import time
 from collections.abc import Iterator
 from types import TracebackType
@@ -15,14 +16,15 @@ from urllib.parse import quote
 import httpx
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from api import errors
-from api.errors import NotFound, NotReady, ServiceUnreachable, SolfaError
+from api.errors import BadRequest, NotFound, NotReady, ServiceUnreachable, SolfaError
+from api.experiment import ExperimentPhase
 from api.plan import Plan
 from api.views import (
     ComparisonView,
     CurrentWeights,
     EventList,
     EventView,
+    ExperimentList,
     ExperimentSummary,
     ExperimentView,
     LogView,
@@ -37,6 +39,10 @@ View = TypeVar("View", bound=BaseModel | list[StageView])
 TIMEOUT = httpx.Timeout(30.0, connect=5.0)
 STREAM_TIMEOUT = httpx.Timeout(60.0, connect=5.0)  # three heartbeats of the service
 WAIT_SLICE = 20.0  # seconds one request waits for weights; a longer wait is many of them
+LAST_EVENT = "experiment_finished"
+ENDED = (ExperimentPhase.SUCCEEDED, ExperimentPhase.FAILED, ExperimentPhase.CANCELLED)
+PAUSE = 0.5  # seconds before asking again
+_LINE_END = re.compile(r"\r\n|\n|\r")
 
 
 def _tree(root: type[SolfaError]) -> Iterator[type[SolfaError]]:
@@ -48,12 +54,22 @@ def _tree(root: type[SolfaError]) -> Iterator[type[SolfaError]]:
 BY_CODE = {error.code: error for error in _tree(SolfaError)}
 
 
+class _History(BaseModel):
+    """The answer of weights/history."""
+
+    header: HistoryHeader | None
+    checkpoints: list[WeightCheckpoint]
+
+
 class Client:
     """A context manager. Every method raises the SolfaError that the service answered with, or ServiceUnreachable."""
 
     def __init__(self, url: str, transport: httpx.BaseTransport | None = None) -> None:
         self.url = url
-        self._http = httpx.Client(base_url=url, timeout=TIMEOUT, transport=transport, trust_env=False)
+        try:
+            self._http = httpx.Client(base_url=url, timeout=TIMEOUT, transport=transport, trust_env=False)
+        except httpx.InvalidURL as error:
+            raise BadRequest(f"{url} is no address of a service ({error}); give one such as http://127.0.0.1:8700.") from error
 
     def __enter__(self) -> Self:
         return self
@@ -78,9 +94,9 @@ class Client:
         cursor = None
         while True:
             chosen = {"limit": 100, "cursor": cursor, "phase": phase, "name_prefix": name_prefix}
-            page = self._send("GET", "", params={name: value for name, value in chosen.items() if value is not None}).json()
-            yield from (ExperimentSummary.model_validate(one) for one in page["experiments"])
-            cursor = page["next_cursor"]
+            page = self._read(ExperimentList, "", {name: value for name, value in chosen.items() if value is not None})
+            yield from page.experiments
+            cursor = page.next_cursor
             if cursor is None:
                 return
 
@@ -116,19 +132,27 @@ class Client:
             if event == "end":
                 return
             yield data
+        raise ServiceUnreachable(f"The log of {stage} broke off, so there may be more of it; ask again.")
 
     def events(self, experiment: str, after: int = 0) -> Iterator[EventView]:
-        """Events as they come, until the experiment has finished; a broken stream is taken up where it broke."""
+        """Events as they come, until the experiment has finished; a stream that breaks, or ends too soon, is taken up where it did."""
         while True:
+            last, broken = None, False
             try:
                 for _, data, _ in self._events(_path(experiment, "events"), {}, {"Last-Event-ID": str(after)}):
-                    view = _understood(EventView, data)
-                    after = view.id
-                    yield view
+                    last = _understood(EventView, data)
+                    after = last.id
+                    yield last
+            except SolfaError as error:
+                if not error.retryable:
+                    raise
+                broken = True
+            if last is not None and last.kind == LAST_EVENT:
                 return
-            except ServiceUnreachable:
-                self.get(experiment)  # is it still there? if not, this says so
-                time.sleep(0.5)
+            phase = self.get(experiment).phase  # is the service still there? if not, this says so
+            if last is None and not broken and phase in ENDED:
+                return
+            time.sleep(PAUSE)
 
     def past_events(self, experiment: str, after: int = 0) -> Iterator[EventView]:
         """Events up to now."""
@@ -147,11 +171,10 @@ class Client:
     def history(self, experiment: str, every: int = 1, stage: str | None = None) -> tuple[HistoryHeader, list[WeightCheckpoint]]:
         """alpha_t step by step, and the constants of its update."""
         chosen = {"every": every, **({"stage": stage} if stage else {})}
-        document = self._send("GET", _path(experiment, "weights", "history"), params=chosen).json()
-        if document["header"] is None:
+        found = self._read(_History, _path(experiment, "weights", "history"), chosen)
+        if found.header is None:
             raise NotReady(f"The proxy of {experiment} has recorded no step yet.")
-        records = [WeightCheckpoint.model_validate(record) for record in document["checkpoints"]]
-        return HistoryHeader.model_validate(document["header"]), records
+        return found.header, found.checkpoints
 
     def current_weights(self, experiment: str) -> CurrentWeights:
         return self._read(CurrentWeights, _path(experiment, "weights", "current"))
@@ -168,14 +191,20 @@ class Client:
 
     def _weights(self, experiment: str, export: str | None, wait: float) -> bytes:
         deadline = time.monotonic() + wait
+        answered = False
         while True:
             left = max(0.0, deadline - time.monotonic())
             chosen = {"wait": min(left, WAIT_SLICE), **({"format": export} if export else {})}
             try:
                 return self._send("GET", _path(experiment, "weights"), params=chosen, timeout=WAIT_SLICE + 30).content
             except NotReady as error:
-                if error.extra.get("final") or time.monotonic() >= deadline:
+                answered = True
+                if error.extra.get("final", True) or time.monotonic() >= deadline:
                     raise
+            except SolfaError as error:
+                if not (error.retryable and answered) or time.monotonic() >= deadline:  # a service that restarts is waited for
+                    raise
+            time.sleep(min(PAUSE, max(0.0, deadline - time.monotonic())))
 
     def _read(self, view: type[View], path: str, params: dict[str, Any] | None = None) -> View:
         return _understood(view, self._send("GET", path, params=params or {}).content)
@@ -198,12 +227,24 @@ class Client:
                 if response.is_error:
                     response.read()
                 _check(response)
-                yield from _parsed(response.iter_lines())
+                yield from _parsed(_lines(response.iter_text()))
         except httpx.HTTPError as error:
             raise self._unreachable(error) from error
 
     def _unreachable(self, error: httpx.HTTPError) -> ServiceUnreachable:
         return ServiceUnreachable(f"No service answers at {self.url} ({error or type(error).__name__}); start one with `solfa up`.")
+
+
+def _lines(chunks: Iterator[str]) -> Iterator[str]:
+    """Lines as server-sent events have them, ended by CR, LF or both: a form feed or U+2028 in a log line is part of it."""
+    rest = ""
+    for chunk in chunks:
+        text = rest + chunk
+        keep = 1 if text.endswith("\r") else 0  # its LF may be in the next chunk
+        *whole, rest = _LINE_END.split(text[: len(text) - keep])
+        rest += text[len(text) - keep :]
+        yield from whole
+    yield from _LINE_END.split(rest)[:-1]
 
 
 def _parsed(lines: Iterator[str]) -> Iterator[tuple[str, str, str]]:
@@ -245,7 +286,7 @@ def _check(response: httpx.Response) -> None:
         raise SolfaError(f"The service answered {response.status_code}: {response.text[:200]}") from None
     kind = BY_CODE.get(document.code)
     if kind is None:
-        kind = errors.BadRequest if response.status_code < 500 else SolfaError
+        kind = BadRequest if response.status_code < 500 else SolfaError
     extra = {name: value for name, value in raw.items() if name not in ("type", "title", "status", "detail", "code", "instance")}
     raise kind(document.detail, **extra)
 

@@ -35,8 +35,8 @@ def options(port: int, secret: str = SECRET, retries: int = 2) -> dict[str, Any]
         "region": "us-east-1",
         "access_key_id": ACCESS_KEY,
         "secret_access_key": secret,
-        "client_options": {"allow_http": True, "timeout": "5s"},
-        "retry_config": {"max_retries": retries, "retry_timeout": timedelta(seconds=10)},
+        "client_options": {"allow_http": True, "timeout": "30s"},
+        "retry_config": {"max_retries": retries, "retry_timeout": timedelta(seconds=60)},
     }
 
 

@@ -15,6 +15,7 @@ import pytest
 from api.bucket import Bucket, FileBucket, open_bucket
 from api.errors import AlreadyExists, BadRequest, BucketError, BucketUnavailable, EtagMismatch, KeyMissing, NoConditionalWrites
 from tests.api.s3_servers import bucket_at, careless_server
+from tests.services.waiting import wait_for
 
 THREADS = 8
 
@@ -128,12 +129,23 @@ def test_no_increment_is_lost(bucket: Bucket) -> None:
     assert bucket.get("count").data == b"%d" % (10 * THREADS)
 
 
+def increment_with_others(url: str, name: str) -> None:
+    """What each process of the test below runs."""
+    bucket = open_bucket(url)
+    bucket.create(f"ready/{name}", b"")
+    wait_for(lambda: bucket.exists("go"), every=0.001)
+    increment(bucket, "count", 200)
+
+
 def test_no_increment_is_lost_between_processes(tmp_path: Path) -> None:
     url = (tmp_path / "bucket").as_uri()
-    program = f"from api.bucket import open_bucket; from tests.api.test_bucket import increment; increment(open_bucket({url!r}), 'n', 40)"
-    others = [subprocess.Popen([sys.executable, "-c", program]) for _ in range(2)]
-    assert [process.wait() for process in others] == [0, 0]
-    assert open_bucket(url).get("n").data == b"80"
+    program = "import sys; from tests.api.test_bucket import increment_with_others; increment_with_others(*sys.argv[1:])"
+    others = [subprocess.Popen([sys.executable, "-c", program, url, name]) for name in ("one", "two", "three")]
+    bucket = open_bucket(url)
+    wait_for(lambda: len(list(bucket.list("ready/"))) == len(others), seconds=60)
+    bucket.put("go", b"")
+    assert [process.wait() for process in others] == [0, 0, 0]
+    assert bucket.get("count").data == b"600"
 
 
 def test_update_gives_up_in_the_end_and_writes_nothing(bucket: Bucket) -> None:

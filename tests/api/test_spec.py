@@ -146,6 +146,10 @@ def test_an_unknown_field_without_a_near_one_lists_what_there_is() -> None:
         ({"domains": {"a": {"source": {"type": "jsonl", "paths": [""]}}}}, "/domains/a/source/paths/0", "empty"),
         ({"domains": {"a": {"source": {"type": "jsonl", "paths": ["/x\0y"]}}}}, "/domains/a/source/paths/0", "NUL"),
         ({"domains": {"a": {"source": "/data/a.jsonl"}}}, "/domains/a/source", "a mapping of fields, not `/data/a.jsonl`"),
+        ({"domains": {"a": {"source": {"type": [], "paths": ["/x"]}}}}, "/domains/a/source/type", "there is no type `[]`"),
+        ({"domains": {"a": {"source": {"type": {}, "paths": ["/x"]}}}}, "/domains/a/source/type", "there is no type `{}`"),
+        ({"comparison": {"mixtures": [[], "uniform"]}}, "/comparison/mixtures/0", "not a list"),
+        ({"tokenizer": {"type": None}}, "/tokenizer/type", "there is no type"),
         ({"domains": {"a/b": domain("jsonl")}}, "/domains/a~1b", "a domain's name"),
         ({"domains": {"a": domain("nanotron")}}, "/domains/a/source", "is tokenised already"),
         (
@@ -262,7 +266,7 @@ ODD = st.sampled_from(
 )
 
 
-@relaxed
+@settings(relaxed, max_examples=100)
 @given(spec_mappings(), st.data())
 def test_a_mutated_spec_is_read_or_told_off(mapping: dict[str, Any], data: st.DataObject) -> None:
     """Any value of a valid spec replaced, removed or renamed: still a spec, or a SpecError whose pointers and lines are in bounds."""
