@@ -39,7 +39,7 @@ def up(
     settings = Settings.from_environment(home=home, host=host, port=port, slots=slots)
     settings.make_home()
     if found := running(settings.home):
-        out.print(f"A service runs already in {settings.home}: {found.url}")
+        out.print(f"A service runs already in {settings.home}: {found.url}", soft_wrap=True)
         return
     if detach:
         _detach(settings)
