@@ -1,6 +1,7 @@
 """What a test does to a running attempt at an exact moment: kill it, ask it to stop, fail a call, hold it."""
 
 import functools
+import gc
 import importlib
 import os
 import signal
@@ -75,3 +76,33 @@ def hold_until(gate: Path) -> None:
 
 def fail_with(error: Exception) -> None:
     raise error
+
+
+def break_embeddings(tokens: list[int]) -> None:
+    """Make NaN of what the model being trained knows of `tokens`, as a broken device might."""
+    torch, model = importlib.import_module("torch"), importlib.import_module("trainer.model")
+    (trained,) = (found for found in gc.get_objects() if isinstance(found, model.CausalModel) and found.training)
+    with torch.no_grad():
+        trained.network.get_input_embeddings().weight[tokens] = float("nan")
+
+
+@dataclass(frozen=True)
+class Witness:
+    """Writes down every alpha that a rank computes, a line a step, as `alpha-<rank>` in `folder`."""
+
+    folder: Path
+
+    def install(self, rank: int) -> None:
+        doremi = importlib.import_module("trainer.doremi")
+        step = doremi.step
+
+        def witnessed(*arguments: Any) -> Any:
+            state = step(*arguments)
+            with (self.folder / f"alpha-{rank}").open("a") as file:
+                file.write(f"{state.alpha.tolist()}\n")
+            return state
+
+        doremi.step = witnessed
+
+
+Disturbance = Fault | Witness

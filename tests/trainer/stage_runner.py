@@ -25,7 +25,7 @@ from api.plan import make_plan
 from api.results import StageResult
 from api.spec import ExperimentSpec, parse_spec
 from api.stage_config import AttemptFailure, Inputs, StageConfig, StageReport, TrainStatePointer
-from tests.trainer.faults import Fault
+from tests.trainer.faults import Disturbance
 
 TINY = {"model_type": "llama", "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
 TINY_TRAINING = {"steps": 12, "global_batch": 8, "micro_batch": 8, "save_every": 4, "evaluate_every": 6, "evaluate_sequences": 8}
@@ -65,7 +65,7 @@ def tiny_spec(folder: Path, domains: Sequence[str] = ("easy", "hard", "middle"),
 
 
 FORKED = multiprocessing.get_context("forkserver")
-FORKED.set_forkserver_preload(["trainer.__main__"])
+FORKED.set_forkserver_preload(["trainer.__main__", "transformers.models.llama.modeling_llama"])
 
 
 class Attempt:
@@ -95,7 +95,7 @@ class Attempt:
         return self.log.read_text()
 
 
-def _forked_trainer(arguments: list[str], environment: Mapping[str, str], log: Path, faults: Sequence[Fault]) -> None:
+def _forked_trainer(arguments: list[str], environment: Mapping[str, str], log: Path, faults: Sequence[Disturbance]) -> None:
     """What a forked process does: the trainer's own entry, with a report at every step, so that a test sees where it is."""
     import torch  # noqa: PLC0415  # here, where the fork server has it already; a test's process may do without
 
@@ -163,7 +163,9 @@ class StageRunner:
             text=True,
         )
 
-    def fork(self, stage: str, attempt: int = 1, processes: int = 1, faults: Sequence[Fault] = (), config: str | None = None) -> Attempt:
+    def fork(
+        self, stage: str, attempt: int = 1, processes: int = 1, faults: Sequence[Disturbance] = (), config: str | None = None
+    ) -> Attempt:
         """Start an attempt in forked processes. `config`: the key of its StageConfig, where the test has written one."""
         arguments = ["--bucket", self.bucket.url, "--config", config or self.config(stage, attempt)]
         log = self.bucket.root.with_name(f"{self.bucket.root.name}-{stage}-{attempt}.log")
@@ -176,7 +178,7 @@ class StageRunner:
             [FORKED.Process(target=_forked_trainer, args=(arguments, env, log, faults), daemon=True) for env in environments], log
         )
 
-    def finish(self, stage: str, attempt: int = 1, processes: int = 1, faults: Sequence[Fault] = ()) -> StageResult:
+    def finish(self, stage: str, attempt: int = 1, processes: int = 1, faults: Sequence[Disturbance] = ()) -> StageResult:
         """`fork`, to a good end; the result."""
         started = self.fork(stage, attempt, processes, faults)
         assert started.wait() == [0] * processes, started.output
