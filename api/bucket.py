@@ -42,8 +42,7 @@ from api.errors import (
 )
 
 Store = LocalStore | MemoryStore | S3Store
-_PATIENCE: dict[str, Any] = {  # a minute at most; obstore's own default is three
-    "client_options": {"connect_timeout": "5s"},
+_PATIENCE: dict[str, Any] = {  # a minute at most; obstore's own default is three. Its `client_options` would undo AWS_ALLOW_HTTP
     "retry_config": {"max_retries": 5, "retry_timeout": timedelta(seconds=30)},
 }
 _SIGNS_OF_FULL = ("os error 28)", "os error 122)")  # ENOSPC, EDQUOT, as Rust writes them

@@ -14,7 +14,7 @@ import pytest
 
 from api.bucket import Bucket, FileBucket, open_bucket
 from api.errors import AlreadyExists, BadRequest, BucketError, BucketUnavailable, EtagMismatch, KeyMissing, NoConditionalWrites
-from tests.api.s3_servers import bucket_at, careless_server
+from tests.api.s3_servers import ACCESS_KEY, SECRET, bucket_at, careless_server
 from tests.services.waiting import wait_for
 
 THREADS = 8
@@ -261,3 +261,14 @@ def test_credentials_in_an_address_are_refused_and_not_repeated() -> None:
     with pytest.raises(BadRequest, match="Keep credentials out") as caught:
         open_bucket("s3://me:hunter2@bucket/prefix")
     assert "hunter2" not in caught.value.message
+
+
+def test_a_service_reaches_its_s3_by_the_usual_variables(s3_port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Settings name only the URL; all else is in the environment."""
+    given = {"ENDPOINT_URL": f"http://127.0.0.1:{s3_port}", "ALLOW_HTTP": "true", "REGION": "us-east-1"}
+    for name, value in (given | {"ACCESS_KEY_ID": ACCESS_KEY, "SECRET_ACCESS_KEY": SECRET}).items():
+        monkeypatch.setenv(f"AWS_{name}", value)
+    bucket = open_bucket(f"s3://tests/{uuid.uuid4().hex}")
+    bucket.probe()
+    bucket.put("k", b"1")
+    assert bucket.get("k").data == b"1"
