@@ -27,7 +27,7 @@ def test_up_behind_again_and_down(solfa: Solfa) -> None:
     assert solfa.json("list") == []
     assert solfa.run("up") == f"A service runs already in {solfa.home}: {record['url']}\n"
     assert solfa.run("down") == "The service has stopped.\n"
-    assert solfa.processes("services") == []
+    wait_for(lambda: not solfa.processes("services"))
     assert not (solfa.home / "service.json").exists()
     assert solfa.error("down", code=4) == f"solfa: No service runs in {solfa.home}.\n"
     assert "The service has stopped. Attempts that were running go on" in (solfa.home / "service.log").read_text()
