@@ -42,6 +42,8 @@ def migrate() -> None:
 
 def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stderr)
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    logging.getLogger("torchx").setLevel(logging.WARNING)
     try:
         app()
     except SolfaError as error:
