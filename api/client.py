@@ -22,6 +22,7 @@ from api.plan import Plan
 from api.views import (
     ComparisonView,
     CurrentWeights,
+    DataView,
     EventList,
     EventView,
     ExperimentList,
@@ -181,6 +182,10 @@ class Client:
 
     def comparison(self, experiment: str) -> ComparisonView:
         return self._read(ComparisonView, _path(experiment, "comparison"))
+
+    def data(self, experiment: str) -> DataView:
+        """The prepared domains. Raises NotReady while they are not there."""
+        return self._read(DataView, _path(experiment, "data"))
 
     def ready(self) -> bool:
         """Whether the service, its database and its bucket answer."""

@@ -28,8 +28,6 @@ class PreparedDomain(Result):
     validation_rows: int
     bytes_per_token: float | None = None
     """UTF-8 bytes of text a token; None where the source was tokenised."""
-    planned_epochs: dict[str, float] = {}
-    """Passes over the data that the spec would make, by stage name, where the mixture is known beforehand."""
 
 
 class Prepared(Result):

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict
 from api.domains import DomainWeights
 from api.experiment import Attempt, ExperimentPhase
 from api.plan import Plan
-from api.results import Compared
+from api.results import Compared, PreparedDomain
 from api.stage_config import StageReport
 from api.stages import StageKind, StagePhase, StageReason
 from api.weights import HistoryHeader, WeightCheckpoint
@@ -123,6 +123,20 @@ class WeightHistory(View):
     header: HistoryHeader | None
     """None: no step is recorded yet."""
     checkpoints: list[WeightCheckpoint]
+
+
+class DataView(View):
+    """What `prepare` made of the domains, and how often the search passes over them."""
+
+    experiment: str
+    domains: dict[str, PreparedDomain]
+    token_shares: DomainWeights
+    vocab_size: int
+    sequence_length: int
+    planned_epochs: dict[str, dict[str, float]]
+    """Passes over each domain, by stage, where the mixture is known beforehand."""
+    epochs: dict[str, dict[str, float]]
+    """Realised passes, by stage that has finished."""
 
 
 class ComparisonView(View):

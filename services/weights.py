@@ -9,21 +9,22 @@ from api import keys
 from api.bucket import Bucket
 from api.errors import BadRequest, NotReady
 from api.experiment import Experiment, Stage
-from api.results import Compared, StageResult
+from api.results import Compared
 from api.spec import ExperimentSpec, HubTokenizer, Pretokenized, TrainedTokenizer
 from api.stage_config import StageReport, TrainStatePointer
 from api.stages import StageKind, StagePhase
 from api.views import CurrentWeights, Provenance, Weights
 from api.weights import HistoryHeader, WeightCheckpoint, read_segment
 from services.inputs import spec_of
+from services.results import result_of
 
 
 def averaged(experiment: Experiment, bucket: Bucket) -> Weights:
     """The answer of the last round. Raises NotReady that says why it is not there."""
     stage = final_proxy(experiment)
-    result = _result(experiment, stage, bucket)
+    result = result_of(experiment, stage, bucket)
     prepare = experiment.stage("prepare")
-    prepared = _result(experiment, prepare, bucket).prepared if prepare else None
+    prepared = result_of(experiment, prepare, bucket).prepared if prepare else None
     if result.searched is None or prepared is None:
         raise NotReady(f"The result of {stage.name} holds no weights; it was written by another version. Run it afresh (adopt: never).")
     spec = spec_of(experiment)
@@ -69,7 +70,7 @@ def comparison(experiment: Experiment, bucket: Bucket) -> Compared:
     stage = next((stage for stage in experiment.stages if stage.plan.kind is StageKind.EVALUATE), None)
     if stage is None:
         raise NotReady(f"{experiment.name} compares nothing: its spec's comparison.mixtures is empty.")
-    compared = _result(experiment, stage, bucket).compared
+    compared = result_of(experiment, stage, bucket).compared
     if compared is None:
         raise NotReady(f"The result of {stage.name} holds no comparison.")
     return compared
@@ -130,24 +131,12 @@ def history_csv(records: Iterator[tuple[HistoryHeader, WeightCheckpoint]]) -> It
 
 def _segments(experiment: Experiment, stage: Stage, bucket: Bucket) -> list[str]:
     if stage.phase is StagePhase.SUCCEEDED:
-        searched = _result(experiment, stage, bucket).searched
+        searched = result_of(experiment, stage, bucket).searched
         return searched.history if searched else []
     blob = bucket.find(keys.latest_state(experiment.id, stage.name))
     if blob is None:
         raise NotReady(f"{stage.name} of {experiment.name} has saved no history yet: it is {stage.phase}. {stage.message}".strip())
     return TrainStatePointer.model_validate_json(blob.data).history
-
-
-def _result(experiment: Experiment, stage: Stage, bucket: Bucket) -> StageResult:
-    if stage.phase is StagePhase.SUCCEEDED and stage.result_key:
-        return StageResult.model_validate_json(bucket.get(stage.result_key).data)
-    if stage.phase.terminal:
-        raise NotReady(f"{stage.name} of {experiment.name} {_past(stage.phase)}. {stage.message}".strip(), final=True)
-    raise NotReady(f"{stage.name} of {experiment.name} is {stage.phase}. {stage.message}".strip(), final=False)
-
-
-def _past(phase: StagePhase) -> str:
-    return "was cancelled" if phase is StagePhase.CANCELLED else str(phase)
 
 
 def _tokenizer(spec: ExperimentSpec) -> str:

@@ -12,14 +12,13 @@ from pydantic import BaseModel
 
 from api import keys
 from api.domains import DomainWeights
+from api.epochs import planned_epochs
 from api.errors import DataError
-from api.plan import PlannedStage
 from api.results import Prepared, PreparedDomain, StageResult
-from api.spec import Domain, ExperimentSpec, HeldOut, Pretokenized, ValidationSource
+from api.spec import Domain, HeldOut, Pretokenized, ValidationSource
 from api.stages import StageKind
 from trainer.context import StageContext
 from trainer.rows import RowWriter
-from trainer.sampler import row_limits, shared_out
 from trainer.sources import Document, read_documents, source_files
 from trainer.tokenizer import Encoder, load_encoder, make_encoder
 from trainer.world import Interrupted, stop_requested
@@ -243,40 +242,5 @@ def _prepared(context: StageContext, done: dict[str, DomainDone], encoder: Encod
         sequence_length=spec.sequence_length,
         fingerprint=fingerprint.hexdigest(),
     )
-    epochs = planned_epochs(context, prepared)
-    return prepared.model_copy(
-        update={"domains": {name: domain.model_copy(update={"planned_epochs": epochs[name]}) for name, domain in domains.items()}}
-    )
-
-
-def planned_epochs(context: StageContext, prepared: Prepared) -> dict[str, dict[str, float]]:
-    """Passes over each domain in every stage whose mixture is known before it runs: {domain: {stage: epochs}}.
-
-    Raises DataError when caps leave such a stage too few rows.
-    """
-    spec: ExperimentSpec = context.config.spec
-    names = spec.domain_names
-    rows = [prepared.domains[name].rows for name in names]
-    limits = row_limits(rows, [spec.domains[name].max_epochs for name in names])
-    epochs: dict[str, dict[str, float]] = {name: {} for name in names}
-    for stage in context.config.siblings:
-        weights = _known_weights(stage, prepared)
-        if weights is None:
-            continue
-        training = spec.training_for(stage.kind)
-        total = training.steps * training.global_batch
-        try:
-            drawn = shared_out(np.array(weights.vector(names)), total, limits)
-        except DataError as error:
-            raise DataError(f"{error.message} The stage {stage.name} would draw {total} sequences.") from error
-        for name, count, size in zip(names, drawn.tolist(), rows, strict=True):
-            epochs[name][stage.name] = count / size
-    return epochs
-
-
-def _known_weights(stage: PlannedStage, prepared: Prepared) -> DomainWeights | None:
-    if stage.kind is StageKind.PROXY or (stage.mixture and stage.mixture.kind == "uniform"):
-        return DomainWeights.uniform(prepared.domains)
-    if stage.mixture is None or stage.mixture.kind == "averaged":
-        return None
-    return stage.mixture.weights or prepared.token_shares
+    planned_epochs(spec, context.config.siblings, prepared)  # caps that no stage could live with are told now, not after the search
+    return prepared

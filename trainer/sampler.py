@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from api.epochs import row_limit
 from api.errors import DataError
 
 Ints = NDArray[np.int64]
@@ -84,9 +85,8 @@ class MixtureSampler:
 
 def row_limits(rows: Sequence[int], max_epochs: Sequence[float | None]) -> Ints:
     """The most rows that may be drawn of each domain, [k]."""
-    # The nudge keeps 0.29 of 100 rows at 29, which floating point puts just below.
-    limits = [_NO_LIMIT if cap is None else int(cap * n * (1 + 1e-12)) for cap, n in zip(max_epochs, rows, strict=True)]
-    return np.array(limits, dtype=np.int64)
+    limits = [row_limit(n, cap) for cap, n in zip(max_epochs, rows, strict=True)]
+    return np.array([_NO_LIMIT if limit is None else limit for limit in limits], dtype=np.int64)
 
 
 def shared_out(weights: NDArray[np.float64], total: int, room: Ints) -> NDArray[np.float64]:

@@ -1,4 +1,4 @@
-"""`solfa weights`, `compare`, `replay`: what a search found."""
+"""`solfa weights`, `compare`, `data`, `replay`: what a search found, and on what."""
 
 from typing import Annotated
 
@@ -12,6 +12,7 @@ from api.replay import TOLERANCE
 from api.replay import replay as replay_history
 from services.cli.compare_view import compare_view
 from services.cli.connection import AsJson, Home, Url, connect
+from services.cli.data_view import data_view
 from services.cli.exits import Exit
 from services.cli.screen import err, out, print_json
 from services.cli.weights_view import current_view, weights_view
@@ -53,6 +54,16 @@ def compare(name: Name, url: Url = None, home: Home = None, as_json: AsJson = Fa
         print_json(found)
     else:
         out.print(compare_view(found.compared, out.width))
+
+
+def data(name: Name, url: Url = None, home: Home = None, as_json: AsJson = False) -> None:
+    """What the search trains on: each domain's documents, tokens, share, and the passes over it that each stage makes."""
+    with connect(url, home) as client:
+        found = client.data(name)
+    if as_json:
+        print_json(found)
+    else:
+        out.print(data_view(found))
 
 
 def replay(

@@ -1,4 +1,4 @@
-"""/v1/experiments/{experiment}/weights and /comparison: what the search found."""
+"""/v1/experiments/{experiment}/weights, /comparison and /data: what the search found, and on what."""
 
 import hashlib
 from itertools import chain, islice
@@ -12,8 +12,9 @@ from starlette.concurrency import run_in_threadpool
 
 from api.errors import BadRequest, NotReady
 from api.exports import FORMATS
-from api.views import ComparisonView, CurrentWeights, WeightHistory, Weights
+from api.views import ComparisonView, CurrentWeights, DataView, WeightHistory, Weights
 from services import weights as reading
+from services.data import data as read_data
 from services.problems import documented
 from services.routes.context import TAGGED, UNCHANGED, Context, ExperimentRef, IfNoneMatch, Service, matches
 
@@ -114,3 +115,14 @@ def current(service: Service, experiment: ExperimentRef) -> CurrentWeights:
 def comparison(service: Service, experiment: ExperimentRef) -> ComparisonView:
     record = service.experiments.get(experiment)
     return ComparisonView(experiment=record.name, compared=reading.comparison(record, service.bucket))
+
+
+@router.get(
+    "/data",
+    operation_id="get_data",
+    summary="The prepared domains: documents, tokens, shares, epochs",
+    response_description="As the prepare stage counted them.",
+    responses=documented(404, 409, 422, 502),
+)
+def data(service: Service, experiment: ExperimentRef) -> DataView:
+    return read_data(service.experiments.get(experiment), service.bucket)

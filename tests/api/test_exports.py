@@ -1,16 +1,11 @@
-"""Exports: each against its golden file, and read back as its trainer reads it: the same numbers, which sum to 1.
-
-`SOLFA_WRITE_GOLDEN=1 pytest tests/api/test_exports.py` writes the golden files anew.
-"""
+"""Exports: each against its golden file, and read back as its trainer reads it: the same numbers, which sum to 1."""
 
 import ast
 import csv
 import io
 import json
-import os
 import shlex
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,8 +17,8 @@ from hypothesis import strategies as st
 from api.domains import DomainWeights
 from api.exports import FORMATS, document_weights
 from api.views import Provenance, Weights
+from tests.reference import GOLDEN, assert_golden
 
-GOLDEN = Path(__file__).parent.parent / "golden" / "exports"
 SUFFIXES = {"application/json": "json", "application/yaml": "yaml", "text/csv": "csv", "text/plain": "txt", "text/x-python": "py"}
 DOCUMENTS = ("interleave-datasets", "llama-factory")  # these draw whole documents; all others draw sequences, so tokens
 relaxed = settings(deadline=None, derandomize=True, max_examples=40)
@@ -62,16 +57,11 @@ SAMPLE = weights_of(
 @pytest.mark.parametrize("name", FORMATS)
 def test_each_format_is_as_its_golden_file_says(name: str) -> None:
     export = FORMATS[name]
-    path = GOLDEN / f"{name}.{SUFFIXES[export.media_type]}"
-    found = export.render(SAMPLE)
-    if "SOLFA_WRITE_GOLDEN" in os.environ:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(found)
-    assert found == path.read_text()
+    assert_golden(f"exports/{name}.{SUFFIXES[export.media_type]}", export.render(SAMPLE))
 
 
 def test_there_is_a_golden_file_for_each_format_and_no_other() -> None:
-    assert {path.stem for path in GOLDEN.iterdir()} == set(FORMATS)
+    assert {path.stem for path in (GOLDEN / "exports").iterdir()} == set(FORMATS)
 
 
 def prefixes(names: list[str]) -> list[str]:

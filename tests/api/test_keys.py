@@ -1,16 +1,11 @@
-"""Every bucket key, as a reviewer can read them; and no two kinds of object share a place.
-
-`SOLFA_WRITE_GOLDEN=1 pytest tests/api/test_keys.py` writes the golden file anew.
-"""
+"""Every bucket key, as a reviewer can read them; and no two kinds of object share a place."""
 
 import inspect
-import os
-from pathlib import Path
 from typing import Any
 
 from api import keys
+from tests.reference import assert_golden
 
-GOLDEN = Path(__file__).parent.parent / "golden" / "keys.txt"
 SAMPLE: dict[str, Any] = {
     "experiment_id": "xaaaaaaaaaa",
     "stage": "proxy-2",
@@ -31,9 +26,7 @@ def all_keys() -> dict[str, str]:
 
 def test_each_key_is_as_the_golden_file_says() -> None:
     found = "".join(f"{name:18} {key}\n" for name, key in sorted(all_keys().items()))
-    if "SOLFA_WRITE_GOLDEN" in os.environ:
-        GOLDEN.write_text(found)
-    assert found == GOLDEN.read_text()
+    assert_golden("keys.txt", found)
 
 
 def test_a_prefix_ends_in_a_slash_and_a_key_does_not() -> None:

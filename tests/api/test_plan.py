@@ -1,12 +1,7 @@
-"""Plans as a reviewer can read them, against golden files; and digests: what changes a result changes exactly what follows from it.
-
-`SOLFA_WRITE_GOLDEN=1 pytest tests/api/test_plan.py` writes the plans anew.
-"""
+"""Plans as a reviewer can read them, against golden files; and digests: what changes a result changes exactly what follows from it."""
 
 import copy
-import os
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,8 +13,8 @@ from api.spec import ExperimentSpec, parse_spec
 from api.stages import StageKind
 from tests.api.spec_strategies import spec_mappings
 from tests.builders import make_spec, spec_mapping
+from tests.reference import assert_golden
 
-GOLDEN = Path(__file__).parent.parent / "golden" / "plans"
 relaxed = settings(deadline=None, derandomize=True, max_examples=40)
 SHARES = {"books": 1.0, "code": 2.0, "web": 5.0}
 ALL_FIVE = {"mixtures": ["averaged", "reference", "uniform", "hardest", "easiest"]}
@@ -55,12 +50,7 @@ def _line(stage: PlannedStage) -> str:
 
 @pytest.mark.parametrize("name", PLANS)
 def test_each_plan_is_as_its_golden_file_says(name: str) -> None:
-    found = shown(make_plan(make_spec(**PLANS[name])))
-    path = GOLDEN / f"{name}.txt"
-    if "SOLFA_WRITE_GOLDEN" in os.environ:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(found)
-    assert found == path.read_text()
+    assert_golden(f"plans/{name}.txt", shown(make_plan(make_spec(**PLANS[name]))))
 
 
 @relaxed

@@ -1,13 +1,8 @@
-"""What is launched, as a reviewer can read it: the app of each kind of stage, against golden files.
-
-`SOLFA_WRITE_GOLDEN=1 pytest tests/services/test_appdef.py` writes them anew.
-"""
+"""What is launched, as a reviewer can read it: the app of each kind of stage, against golden files."""
 
 import json
-import os
 import re
 from dataclasses import asdict
-from pathlib import Path
 
 import pytest
 from torchx.specs import AppState
@@ -22,8 +17,8 @@ from services.launch.appdef import ROLE, Site, identity, make_app, threads
 from services.launch.cluster import AppPhase, LaunchRequest
 from services.launch.phases import PHASES, to_phase
 from tests.builders import make_spec
+from tests.reference import assert_golden
 
-GOLDEN = Path(__file__).parent.parent / "golden" / "apps"
 SITE = Site("file:///home/someone/.solfa/bucket", threads=4)
 ELASTIC = {"replicas": {"min": 1, "max": 4}, "processes": 2, "cpus": 8, "gpus": 2, "memory_mb": 65536, "parallelism": "fsdp"}
 
@@ -42,11 +37,7 @@ def test_each_kind_of_stage_is_launched_as_its_golden_file_says(kind: StageKind)
     stage = next(stage.name for stage in make_plan(spec).stages if stage.kind is kind)
     app = make_app(request(spec, stage), SITE)
     shown = json.dumps(asdict(app), indent=2, sort_keys=True, default=str) + "\n"
-    path = GOLDEN / f"{kind}.json"
-    if "SOLFA_WRITE_GOLDEN" in os.environ:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(shown)
-    assert shown == path.read_text()
+    assert_golden(f"apps/{kind}.json", shown)
 
 
 def test_rendering_is_pure() -> None:

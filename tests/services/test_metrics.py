@@ -1,20 +1,15 @@
-"""The metrics: a golden list of all there are, by the conventions, with labels that only take values known beforehand.
+"""The metrics: a golden list of all there are, by the conventions, with labels that only take values known beforehand."""
 
-After a change that is meant: REGENERATE=1 pytest tests/services/test_metrics.py, and read the difference.
-"""
-
-import os
 import re
 import secrets
-from pathlib import Path
 
 from prometheus_client.parser import text_string_to_metric_families
 
 from api.errors import StoreUnavailable
 from services.metrics import Metrics
+from tests.reference import assert_golden
 from tests.services.running import Running
 
-GOLDEN = Path(__file__).parents[1] / "golden" / "metrics.txt"
 UNITS = ("_seconds", "_bytes", "_ratio")
 
 
@@ -35,9 +30,7 @@ def families(text: str) -> list[tuple[str, str, str, list[str]]]:
 def test_they_are_those_that_were_reviewed(gallery: Running) -> None:
     gallery.get("/done")
     lines = [f"{name} {kind} {{{', '.join(labels)}}}\n    {words}\n" for name, kind, words, labels in families(scraped(gallery))]
-    if os.environ.get("REGENERATE"):
-        GOLDEN.write_text("".join(lines))
-    assert "".join(lines) == GOLDEN.read_text(), "read the difference, then REGENERATE=1 (see above)"
+    assert_golden("metrics.txt", "".join(lines))
 
 
 def test_their_names_keep_the_conventions(gallery: Running) -> None:

@@ -1,11 +1,6 @@
-"""The OpenAPI document: a golden file that a reviewer reads, and no gap in it.
-
-After a change that is meant, write it anew: REGENERATE=1 pytest tests/services/test_openapi.py, and read the difference.
-"""
+"""The OpenAPI document: a golden file that a reviewer reads, and no gap in it."""
 
 import json
-import os
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,9 +8,8 @@ import pytest
 from api.errors import SolfaError
 from api.exports import FORMATS
 from services.problems import EXAMPLES
+from tests.reference import assert_golden
 from tests.services.running import Running
-
-GOLDEN = Path(__file__).parents[1] / "golden" / "openapi.json"
 
 
 @pytest.fixture(scope="module")
@@ -29,9 +23,7 @@ def operations(document: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
 
 def test_it_is_the_one_that_was_reviewed(document: dict[str, Any]) -> None:
     text = json.dumps(document, indent=1, ensure_ascii=False) + "\n"
-    if os.environ.get("REGENERATE"):
-        GOLDEN.write_text(text)
-    assert text == GOLDEN.read_text(), "read the difference, then REGENERATE=1 (see above)"
+    assert_golden("openapi.json", text)
 
 
 def test_every_operation_is_named_explained_and_has_its_failures(document: dict[str, Any]) -> None:

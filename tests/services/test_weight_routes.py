@@ -120,6 +120,15 @@ def test_the_weights_of_now_are_there_while_the_proxy_runs(gallery: Running) -> 
     problem(gallery.get("/done/weights/current"), 409, "not_ready")
 
 
+def test_the_data_is_told_with_its_epochs_or_why_it_is_not_there(gallery: Running, served: Running) -> None:
+    data = gallery.get("/done/data").json()
+    assert sorted(data["domains"]) == ["books", "code", "web"]
+    assert sum(domain["share"] for domain in data["domains"].values()) == pytest.approx(1)
+    assert set(data["planned_epochs"]) == {"reference", "proxy", "baseline-reference", "baseline-uniform"}
+    served.submit("unprepared", {"hang": {"prepare": [1]}}, comparison={"mixtures": []})
+    assert problem(served.get("/unprepared/data"), 409, "not_ready")["detail"].startswith("prepare of unprepared is")
+
+
 def test_the_comparison_is_told_or_why_there_is_none(gallery: Running, served: Running) -> None:
     compared = gallery.get("/done/comparison").json()["compared"]
     assert compared["baseline"] == "reference"

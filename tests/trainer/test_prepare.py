@@ -183,29 +183,15 @@ def test_a_validation_source_is_held_out_whole_and_nothing_else_is(tmp_path: Pat
     assert held_out[:29] == texts(30, seed=9)[:29]
 
 
-def test_planned_epochs_are_what_the_stages_would_make_caps_included(tmp_path: Path) -> None:
+def test_caps_that_cannot_feed_a_stage_are_told_at_once(tmp_path: Path) -> None:
     sources = {name: jsonl(write_jsonl(tmp_path / f"{name}.jsonl", texts(n, n))) for name, n in (("small", 40), ("web", 400))}
     spec = {
         "training": {"proxy": {"steps": 50, "global_batch": 8, "micro_batch": 8}},
         "comparison": {"mixtures": ["averaged", "reference"]},
     }
-    prepared = preparing(tmp_path / "free", sources, **spec).run().prepared
-    assert prepared is not None
-    for name, domain in prepared.domains.items():
-        assert domain.planned_epochs.keys() == {"reference", "proxy", "baseline-reference"}  # what is averaged is not known beforehand
-        assert domain.planned_epochs["proxy"] == pytest.approx(200 / domain.rows)
-        assert domain.planned_epochs["reference"] == pytest.approx(400 * prepared.token_shares[name] / domain.rows)
-
-    capped = {"small": {"source": sources["small"], "max_epochs": 0.5}, "web": sources["web"]}
-    prepared = preparing(tmp_path / "capped", capped, **spec).run().prepared
-    assert prepared is not None
-    small, web = prepared.domains["small"], prepared.domains["web"]
-    assert small.planned_epochs["proxy"] == int(0.5 * small.rows) / small.rows
-    assert web.planned_epochs["proxy"] == (400 - int(0.5 * small.rows)) / web.rows
-
-    everywhere = {name: {"source": source, "max_epochs": 0.1} for name, source in sources.items()}
-    with pytest.raises(DataError, match=r"raise a cap or train for fewer steps. The stage reference would draw 400 sequences") as caught:
-        preparing(tmp_path / "dry", everywhere, **spec).run()
+    capped = {name: {"source": source, "max_epochs": 0.1} for name, source in sources.items()}
+    with pytest.raises(DataError, match=r"The stage reference would draw 400 sequences, but max_epochs allows \d+; raise a cap") as caught:
+        preparing(tmp_path / "dry", capped, **spec).run()
     assert not caught.value.retryable
 
 

@@ -87,7 +87,7 @@ def test_events_are_a_json_object_a_line(looker: Solfa) -> None:
     assert followed == events, "a stream of what has finished ends by itself"
 
 
-@pytest.mark.parametrize("command", ["status", "logs", "weights", "compare", "replay", "cancel", "retry", "delete", "events"])
+@pytest.mark.parametrize("command", ["status", "logs", "weights", "compare", "data", "replay", "cancel", "retry", "delete", "events"])
 def test_an_unknown_name_is_one_sentence(looker: Solfa, command: str) -> None:
     assert looker.error(command, "nosuch", code=4) == "solfa: There is no experiment nosuch.\n"
 

@@ -1,10 +1,8 @@
-"""What a person sees, against golden files of 80 and of 120 columns. `SOLFA_WRITE_GOLDEN=1 pytest tests/services/cli` writes them anew."""
+"""What a person sees, against golden files of 80 and of 120 columns."""
 
 import io
-import os
 from collections.abc import Callable
 from datetime import timedelta
-from pathlib import Path
 
 import pytest
 from rich.console import Console, RenderableType
@@ -12,16 +10,17 @@ from rich.console import Console, RenderableType
 from api.domains import DomainWeights
 from api.experiment import Attempt, ExperimentPhase
 from api.plan import make_plan
-from api.results import Compared, Evaluation, MixtureRow
+from api.results import Compared, Evaluation, MixtureRow, PreparedDomain
 from api.stage_config import StageReport
 from api.stages import StagePhase, StageReason
-from api.views import CurrentWeights, ExperimentView, Provenance, StageView, Weights
+from api.views import CurrentWeights, DataView, ExperimentView, Provenance, StageView, Weights
 from services.cli.compare_view import compare_view
+from services.cli.data_view import data_view
 from services.cli.stages_view import plan_view, status_view
 from services.cli.weights_view import current_view, weights_view
 from tests.builders import START, make_spec
+from tests.reference import assert_golden
 
-GOLDEN = Path(__file__).parents[2] / "golden" / "cli"
 DOMAINS = {"a-domain-with-quite-a-long-name": 0.42, "books": 0.3, "code": 0.2, "noise": 0.0004, "web": 0.0796}
 MIXTURES = ["averaged", "reference", "uniform", "hardest", "easiest"]
 NOW = START + timedelta(hours=1)
@@ -146,15 +145,31 @@ def _compared(mixtures: list[str]) -> Compared:
     return Compared(baseline="reference", rows=rows)
 
 
+def data(_: int) -> RenderableType:
+    counts = {"documents": 12_345, "rows": 100_000, "validation_documents": 600, "validation_tokens": 654_321, "validation_rows": 600}
+    domains = {
+        name: PreparedDomain(tokens=round(1e9 * share), share=share, bytes_per_token=None if name == "noise" else 3.2, **counts)
+        for name, share in DOMAINS.items()
+    }
+    epochs = {name: 0.5 + share for name, share in DOMAINS.items()}
+    return data_view(
+        DataView(
+            experiment="pile",
+            domains=domains,
+            token_shares=DomainWeights(DOMAINS),
+            vocab_size=50_257,
+            sequence_length=1024,
+            planned_epochs={"reference": epochs, "proxy": epochs, "baseline-reference": epochs},
+            epochs={"reference": {name: 2 * value for name, value in epochs.items()}},
+        )
+    )
+
+
 @pytest.mark.parametrize("width", [80, 120])
-@pytest.mark.parametrize("view", [plan, status, weights, current, compare, compare_five], ids=lambda view: view.__name__)
+@pytest.mark.parametrize("view", [plan, status, weights, current, compare, compare_five, data], ids=lambda view: view.__name__)
 def test_a_view_fits_its_terminal(view: Callable[[int], RenderableType], width: int) -> None:
     file = io.StringIO()
     Console(file=file, width=width, no_color=True, markup=False, emoji=False).print(view(width))
     shown = "\n".join(line.rstrip() for line in file.getvalue().splitlines()) + "\n"
     assert max(map(len, shown.splitlines())) <= width
-    path = GOLDEN / f"{view.__name__}-{width}.txt"
-    if "SOLFA_WRITE_GOLDEN" in os.environ:
-        path.parent.mkdir(exist_ok=True)
-        path.write_text(shown)
-    assert shown == path.read_text()
+    assert_golden(f"cli/{view.__name__}-{width}.txt", shown)
