@@ -12,7 +12,8 @@ from services.store import ExperimentStore
 
 VERSION = "0.1.0"
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})  # anybody may send any word as a method
-disable_created_metrics()  # a third more series, of no use to anybody, whose names keep no convention  # type: ignore[no-untyped-call]  # prometheus_client annotates it not
+# Without it there are a third more series, of no use to anybody, whose names keep no convention.
+disable_created_metrics()  # type: ignore[no-untyped-call]  # prometheus_client leaves it without types
 
 
 class _Records(Collector):
