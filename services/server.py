@@ -1,5 +1,6 @@
 """The running service: store, bucket, cluster, reconciler and HTTP server in one process, opened and closed together."""
 
+import gc
 import logging
 import signal
 import socket
@@ -45,7 +46,7 @@ class Service:
         listener = _listen(self.settings.host, self.settings.port)
         host, port = listener.getsockname()[:2]
         config = uvicorn.Config(self.app, log_level="warning", access_log=False, timeout_graceful_shutdown=3)
-        server = self._server = _Server(config, lambda: on_ready(f"http://{host}:{port}"))
+        server = self._server = _Server(config, lambda: self._ready(on_ready, f"http://{host}:{port}"))
         thread = threading.Thread(target=self._reconciler.run, args=(self._stop,), name="reconciler")
         if self.settings.reconcile:
             thread.start()
@@ -57,6 +58,11 @@ class Service:
             if thread.is_alive():
                 thread.join(JOIN_SECONDS)
             listener.close()
+
+    def _ready(self, on_ready: Callable[[str], None], url: str) -> None:
+        gc.freeze()  # what a start has made stays; a collector that was off until now need not look at it
+        gc.enable()
+        on_ready(url)
 
     def reconcile_until_signalled(self) -> None:
         """Until SIGTERM or SIGINT."""

@@ -1,6 +1,7 @@
 """`solfa up` and `solfa down`: the whole service on one machine, in one folder."""
 
 import fcntl
+import gc
 import logging
 import os
 import signal
@@ -44,6 +45,7 @@ def up(
     if detach:
         _detach(settings)
         return
+    gc.disable()  # until the service is ready: nothing of what a start makes is garbage
     from services.server import open_service  # noqa: PLC0415  # half a second that other commands need not wait
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)

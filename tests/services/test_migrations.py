@@ -1,15 +1,17 @@
 """Migrations: they make exactly the tables that the code uses, on both databases, once, and refuse what is newer."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import text
+from sqlalchemy import inspect, text
 
 from api.errors import StoreTooNew
 from services.store import database, migrate, open_store
@@ -25,13 +27,48 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
         yield from postgres_url()
 
 
+def migrate_step_by_step(url: str) -> None:
+    """By every migration from the first, as a database that grew old has come to its tables."""
+    engine = database.open_engine(url)
+    with database.writing(engine) as connection:
+        database.upgrade(connection, None)
+    engine.dispose()
+
+
 def test_the_migrations_make_the_tables_that_the_code_uses(url: str) -> None:
-    migrate(url)
+    migrate_step_by_step(url)
     engine = database.open_engine(url)
     with database.reading(engine) as connection:
         assert compare_metadata(MigrationContext.configure(connection), metadata) == []
     assert database.revision(engine) == HEAD
     engine.dispose()
+    open_store(url).close()  # finds nothing to do
+
+
+def shape(url: str) -> dict[str, Any]:
+    """Of each table: columns, keys, indexes and constraints."""
+    engine = database.open_engine(url)
+    inspector = inspect(engine)
+    found = {
+        table: [
+            [(column["name"], str(column["type"]), column["nullable"]) for column in inspector.get_columns(table)],
+            inspector.get_pk_constraint(table)["constrained_columns"],
+            sorted((index["name"], index["column_names"], bool(index["unique"])) for index in inspector.get_indexes(table)),
+            sorted((one["name"] or "", one["column_names"]) for one in inspector.get_unique_constraints(table)),
+            [(key["constrained_columns"], key["referred_table"], key["options"]) for key in inspector.get_foreign_keys(table)],
+        ]
+        for table in inspector.get_table_names()
+    }
+    engine.dispose()
+    return found
+
+
+def test_an_empty_database_is_made_as_the_migrations_would_have_made_it(url: str, tmp_path: Path) -> None:
+    other = f"sqlite:///{tmp_path}/other.db" if url.startswith("sqlite") else next(postgres_url())
+    migrate(url)
+    migrate_step_by_step(other)
+    assert shape(url) == shape(other)
+    assert "experiments" in shape(url)
 
 
 def test_many_that_migrate_at_once_do_it_once(url: str) -> None:
@@ -61,18 +98,25 @@ def test_a_newer_database_is_refused_in_one_sentence(url: str) -> None:
         open_store(url)
 
 
-def test_a_migration_that_fails_leaves_nothing_behind(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Failed(Exception):
-        pass
+class Failed(Exception):
+    pass
 
-    def upgrade_and_fail(config: Config, revision: str) -> None:
-        upgrade(config, revision)
+
+def failing(work: Callable[..., None]) -> Callable[..., None]:
+    def work_and_fail(*arguments: Any) -> None:
+        work(*arguments)
         raise Failed
 
-    upgrade = database.command.upgrade
-    monkeypatch.setattr(database.command, "upgrade", upgrade_and_fail)
+    return work_and_fail
+
+
+def test_a_migration_that_fails_leaves_nothing_behind(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(metadata, "create_all", failing(metadata.create_all))
     with pytest.raises(Failed):
         migrate(url)
+    monkeypatch.setattr(command, "upgrade", failing(command.upgrade))
+    with pytest.raises(Failed):
+        migrate_step_by_step(url)
     monkeypatch.undo()
     engine = database.open_engine(url)
     assert database.revision(engine) is None
