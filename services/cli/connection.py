@@ -3,13 +3,15 @@
 import fcntl
 import shlex
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from pydantic import BaseModel
 
-from api.client import Client
 from services.settings import Settings
+
+if TYPE_CHECKING:
+    from api.client import Client
 
 Url = Annotated[str | None, typer.Option("--url", help="Address of the service, also SOLFA_URL (default: the one in the home).")]
 Home = Annotated[Path | None, typer.Option("--home", help="Folder of the embedded service, also SOLFA_HOME (default: ./.solfa).")]
@@ -39,7 +41,9 @@ def running(home: Path) -> Running | None:
     return None
 
 
-def connect(url: str | None, home: Path | None) -> Client:
+def connect(url: str | None, home: Path | None) -> "Client":
+    from api.client import Client  # noqa: PLC0415  # a tenth of a second that `up` need not wait
+
     settings = Settings.from_environment(home=home, url=url)
     if settings.url:
         return Client(settings.url)

@@ -3,12 +3,12 @@
 import time
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 
-from api.client import Client
 from api.errors import NotReady, ServiceUnreachable
 from api.experiment import ExperimentPhase
 from api.stages import StageKind, StagePhase
@@ -18,6 +18,9 @@ from services.cli.exits import Exit
 from services.cli.screen import err, is_live, out, print_json
 from services.cli.stages_view import change_line, status_view
 from services.cli.weights_view import current_view
+
+if TYPE_CHECKING:
+    from api.client import Client
 
 POLL_SECONDS = 0.5
 PATIENCE_SECONDS = 60.0  # for a service that restarts
@@ -46,7 +49,7 @@ def follow_to_the_end(name: str, url: str | None, home: Path | None, as_json: bo
         raise typer.Exit(Exit.FAILED)
 
 
-def _watch_live(client: Client, name: str, console: Console) -> ExperimentView:
+def _watch_live(client: "Client", name: str, console: Console) -> ExperimentView:
     with Live(console=console, refresh_per_second=4, transient=False) as live:
         while True:
             experiment, stages = _look(client, name)
@@ -56,7 +59,7 @@ def _watch_live(client: Client, name: str, console: Console) -> ExperimentView:
             time.sleep(POLL_SECONDS)
 
 
-def _watch_lines(client: Client, name: str, console: Console) -> ExperimentView:
+def _watch_lines(client: "Client", name: str, console: Console) -> ExperimentView:
     said: dict[str, str] = {}
     while True:
         experiment, stages = _look(client, name)
@@ -70,7 +73,7 @@ def _watch_lines(client: Client, name: str, console: Console) -> ExperimentView:
         time.sleep(POLL_SECONDS)
 
 
-def _look(client: Client, name: str) -> tuple[ExperimentView, list[StageView]]:
+def _look(client: "Client", name: str) -> tuple[ExperimentView, list[StageView]]:
     deadline = time.monotonic() + PATIENCE_SECONDS
     while True:
         try:
@@ -82,7 +85,7 @@ def _look(client: Client, name: str) -> tuple[ExperimentView, list[StageView]]:
             time.sleep(2 * POLL_SECONDS)
 
 
-def _picture(client: Client, experiment: ExperimentView, stages: list[StageView], width: int) -> RenderableType:
+def _picture(client: "Client", experiment: ExperimentView, stages: list[StageView], width: int) -> RenderableType:
     table = status_view(experiment, stages, datetime.now(UTC), width)
     proxy = next((stage for stage in stages if stage.kind is StageKind.PROXY and stage.phase is StagePhase.RUNNING), None)
     if proxy is None or proxy.report is None or proxy.report.domain_weights is None:

@@ -1,10 +1,9 @@
 """`solfa weights`, `compare`, `data`, `replay`: what a search found, and on what."""
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from api.client import Client
 from api.domains import DomainWeights
 from api.errors import BadRequest, NotReady
 from api.exports import FORMATS
@@ -16,6 +15,9 @@ from services.cli.data_view import data_view
 from services.cli.exits import Exit
 from services.cli.screen import err, out, print_json
 from services.cli.weights_view import current_view, weights_view
+
+if TYPE_CHECKING:
+    from api.client import Client
 
 Name = Annotated[str, typer.Argument(help="The experiment's name or id.")]
 
@@ -91,7 +93,7 @@ def replay(
         out.print(f"{found.stage}: {found.steps:,} steps replayed in float64 agree with the record, to {largest:.1e}.")
 
 
-def _published(client: Client, name: str, stage: str) -> DomainWeights | None:
+def _published(client: "Client", name: str, stage: str) -> DomainWeights | None:
     """The averaged weights, where they are those of `stage` and there already."""
     try:
         weights = client.weights(name)

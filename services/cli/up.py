@@ -15,7 +15,6 @@ from typing import IO, Annotated
 
 import typer
 
-from api.client import Client
 from api.errors import Conflict, NotFound, SolfaError
 from services.cli.connection import Home, Running, options, running
 from services.cli.screen import err, out
@@ -86,6 +85,8 @@ def _reach(settings: Settings) -> str:
 
 
 def _detach(settings: Settings) -> None:
+    from api.client import Client  # noqa: PLC0415  # as in connection.py
+
     log = settings.home / "service.log"
     command = [sys.executable, "-P", "-m", "services.cli", "up", "--home", str(settings.home), "--slots", str(settings.slots)]
     with log.open("ab") as file:

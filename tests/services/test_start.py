@@ -215,3 +215,9 @@ def test_a_signal_ends_it_at_once_though_somebody_reads_a_stream(tmp_path: Path)
         assert "Traceback" not in process.stderr.read()
     with serving(tmp_path / "home") as (process, url):  # and what was recorded is there again
         assert httpx.get(f"{url}/v1/experiments/kept", trust_env=False).json()["name"] == "kept"
+
+
+def test_a_start_loads_nothing_that_it_can_do_without() -> None:
+    slow = ["httpx", "alembic", "pygments", "kubernetes", "numpy", "torch"]
+    code = f"import sys, services.cli.main, services.server; print([name for name in {slow} if name in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
