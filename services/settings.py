@@ -24,6 +24,7 @@ class Settings(BaseModel):
     url: str = ""
     """Where commands find the service; empty: where `solfa up` wrote it down in `home`."""
     host: str = Field(default="127.0.0.1", min_length=1)
+    """Address to listen on."""
     port: int = Field(default=8700, ge=0, le=65535)
     """0: any free one."""
     database_url: str = ""

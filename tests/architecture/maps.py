@@ -8,7 +8,7 @@ from typing import Any
 from api.exports import FORMATS
 from api.stages import LEGAL
 from services.app import create_app
-from services.settings import Settings
+from services.settings import PREFIX, Settings
 from tests.architecture.sources import PACKAGES, ROOT, sources
 
 TITLES = {"api": "the contract", "services": "the control plane", "trainer": "the data plane"}
@@ -55,6 +55,16 @@ def exports() -> str:
     """A row a format."""
     lines = ["| `--format` | for | fractions of | media type |", "|---|---|---|---|"]
     return "\n".join([*lines, *(f"| `{one.name}` | {one.title} | {one.fraction_of} | {one.media_type} |" for one in FORMATS.values())])
+
+
+def settings() -> str:
+    """What an operator chooses: the service's environment."""
+    lines = ["| variable | default | meaning |", "|---|---|---|"]
+    for name, field in Settings.model_fields.items():
+        meaning = " ".join((field.description or "").split()).replace("|", "\\|")
+        shown = "" if field.default in ("", None, {}, ()) else f"`{field.default}`"
+        lines.append(f"| `{PREFIX}{name.upper()}` | {shown} | {meaning} |")
+    return "\n".join(lines)
 
 
 def dependencies() -> str:

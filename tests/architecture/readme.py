@@ -15,6 +15,7 @@ SECTIONS: dict[str, Callable[[], str]] = {
     "exports": maps.exports,
     "rest": maps.rest,
     "stages": maps.stages,
+    "settings": maps.settings,
     "layout": maps.layout,
     "dependencies": maps.dependencies,
 }
