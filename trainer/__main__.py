@@ -16,7 +16,7 @@ from api.stage_config import AttemptFailure, ExitCode, StageConfig
 from trainer import stages
 from trainer.context import StageContext
 from trainer.report import Reporter
-from trainer.world import Interrupted, World, joined_world
+from trainer.world import Interrupted, World, is_lost_peer, joined_world
 
 log = logging.getLogger("trainer")
 RETRY = 1  # any code outside the contract
@@ -40,15 +40,14 @@ def main() -> int:
 
 
 def _run(config: StageConfig, bucket: Bucket, world: World) -> int:
-    result_key = keys.result(config.experiment_id, config.plan.name)
-    if world.share(bucket.exists(result_key) if world.is_first else None):
-        log.info("%s is done already", config.plan.name)
-        return ExitCode.DONE
+    if over := world.share(_over(config, bucket) if world.is_first else None):
+        log.info(over)
+        return ExitCode.DONE  # agents and pods start again what fails: an end without an error is the only one that lasts
     try:
         with Reporter(config, bucket, world) as reporter:
             result = stages.run(StageContext(config, bucket, world, reporter, world.cache))
             if world.is_first:
-                _publish(bucket, result_key, result)
+                _publish(bucket, keys.result(config.experiment_id, config.plan.name), result)
             world.barrier()
     except Interrupted:
         _record(config, bucket, world, ("interrupted", "It was asked to stop; the train state is saved.", True, ExitCode.INTERRUPTED))
@@ -66,10 +65,22 @@ def _run(config: StageConfig, bucket: Bucket, world: World) -> int:
         return RETRY
     except Exception as error:  # the last line: whatever it was is written down before the process ends
         log.exception("%s failed", config.plan.name)
-        _record(config, bucket, world, ("unexpected", f"{type(error).__name__}: {error}", True, RETRY))
+        if not is_lost_peer(error):  # the process that was lost has said why, and that must not be hidden
+            _record(config, bucket, world, ("unexpected", f"{type(error).__name__}: {error}", True, RETRY))
         return RETRY
     log.info("%s is done", config.plan.name)
     return ExitCode.DONE
+
+
+def _over(config: StageConfig, bucket: Bucket) -> str | None:
+    """Why there is nothing to do, if so. An interrupted attempt goes on: elastic agents stop all for a newcomer."""
+    name = config.plan.name
+    if bucket.exists(keys.result(config.experiment_id, name)):
+        return f"{name} is done already"
+    blob = bucket.find(keys.attempt_failure(config.experiment_id, name, config.attempt))
+    if blob is not None and AttemptFailure.model_validate_json(blob.data).exit_code != ExitCode.INTERRUPTED:
+        return f"attempt {config.attempt} of {name} has failed, and is over"
+    return None
 
 
 def _publish(bucket: Bucket, key: str, result: StageResult) -> None:

@@ -22,6 +22,16 @@ class Interrupted(Exception):
     """The process was asked to stop, and what was to be saved has been saved."""
 
 
+LOST_PEER = ("gloo/transport", "Connection closed by peer", "Connection reset by peer", "Broken pipe")  # gloo raises plain RuntimeErrors
+
+
+def is_lost_peer(error: BaseException) -> bool:
+    """Whether a collective failed because another process is gone: it is that one which says why, and this one may start again."""
+    if isinstance(error, dist.DistError):
+        return True
+    return isinstance(error, RuntimeError) and any(sign in str(error) for sign in LOST_PEER)
+
+
 @dataclass(frozen=True)
 class World:
     """This process among those of its attempt."""
