@@ -13,6 +13,7 @@ from tests.charts.rendering import CHART, HELM, ROOT, VALUES, containers, helm, 
 
 pytestmark = pytest.mark.skipif(HELM is None, reason="helm is not installed")
 GOLDEN = ROOT / "tests" / "golden" / "chart"
+EXAMPLES = ROOT / "examples" / "cluster"
 by_name = pytest.mark.parametrize("values", VALUES, ids=lambda path: path.stem)
 
 
@@ -27,7 +28,7 @@ def test_a_set_of_values_makes_what_its_golden_file_says(values: Path) -> None:
 
 
 def test_lint_finds_nothing() -> None:
-    for values in (CHART / "values.yaml", *VALUES):
+    for values in (CHART / "values.yaml", EXAMPLES / "values.yaml", *VALUES):
         done = helm("lint", "--strict", CHART, "--values", values)
         assert done.returncode == 0, done.stdout + done.stderr
 

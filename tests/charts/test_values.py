@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from api.spec import parse_spec
 from tests.charts.rendering import CHART, ROOT
 
 GENERATOR = runpy.run_path(str(ROOT / "charts" / "values.py"))
@@ -34,3 +35,7 @@ def test_every_value_is_described_and_used_by_a_template() -> None:
 
 def test_the_defaults_are_those_of_the_source() -> None:
     assert yaml.safe_load((CHART / "values.yaml").read_text()) == GENERATOR["Values"]().model_dump(by_alias=True)
+
+
+def test_the_example_of_a_spec_is_one() -> None:
+    assert parse_spec((ROOT / "examples" / "cluster" / "spec.yaml").read_text()).compute.default.gpus == 8
