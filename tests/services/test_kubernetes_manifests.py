@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from kubernetes.client import ApiClient, Configuration
 
+from api.errors import ClusterUnavailable
 from api.spec import ExperimentSpec
 from services.launch.appdef import identity
 from services.launch.kubernetes import KubernetesCluster
@@ -139,3 +140,17 @@ def test_every_pod_is_restricted_and_every_job_elastic(compute: dict[str, Any], 
 def test_settings_that_cannot_be_used_are_named(environment: dict[str, str], told: str) -> None:
     with pytest.raises(Exception, match=told):
         Settings.from_environment(environment)
+
+
+def test_a_server_that_is_not_there_is_unavailable_in_one_sentence() -> None:
+    gone = cluster(PLAIN)
+    for call in (
+        gone.apps,
+        gone.check,
+        lambda: gone.status("a"),
+        lambda: gone.cancel("a"),
+        lambda: gone.remove("a"),
+        lambda: gone.logs("a"),
+    ):
+        with pytest.raises(ClusterUnavailable, match="did not answer"):
+            call()
