@@ -158,6 +158,10 @@ def translated() -> Iterator[None]:
     except (HTTPError, OSError) as error:
         said = str(error).rpartition(": ")[2] or type(error).__name__
         raise ClusterUnavailable(f"The Kubernetes API server did not answer ({said.rstrip('.')}).") from error
+    except json.JSONDecodeError as error:
+        raise ClusterUnavailable(
+            "What answers in the Kubernetes API server's place does not speak its language; is a proxy there?"
+        ) from error
     except ValueError as error:
         if isinstance(error.__cause__, ApiException):
             raise refusal(error.__cause__) from error
