@@ -57,7 +57,7 @@ def test_nothing_is_pulled_that_the_values_do_not_list(values: Path) -> None:
 
 
 def test_the_role_is_the_list_of_what_the_launcher_does() -> None:
-    (role,) = (one for one in objects(render(VALUES[0])) if one["kind"] == "Role")
+    (role,) = (one for one in objects(render(VALUES[0])) if one["kind"] == "Role" and one["metadata"]["name"] == "solfa")
     assert [(rule["resources"], rule["verbs"]) for rule in role["rules"]] == [
         (["jobs"], ["create", "get", "list", "watch", "delete", "patch"]),
         (["jobs/status"], ["get", "update"]),

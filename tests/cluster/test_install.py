@@ -84,6 +84,9 @@ def test_what_a_stage_said_is_kept_when_its_pods_are_gone(release: Release, name
     assert any("proxy is done" in line for line in lines)
 
 
-def test_uninstalling_leaves_nothing(release: Release, namespace: Namespace) -> None:
+def test_uninstalling_leaves_nothing_also_of_what_is_training(release: Release, namespace: Namespace) -> None:
+    with release.client() as client:
+        submitted = client.submit(search_spec("another"))
+    wait_for(lambda: _running(namespace, submitted.id), seconds=300, every=1)
     release.uninstall()
     wait_for(lambda: not namespace.left(), seconds=120, every=1)

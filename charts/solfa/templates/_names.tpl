@@ -22,6 +22,18 @@ app.kubernetes.io/name: solfa-trainer
 app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end }}
 
+{{/* Not the service's: sweep.yaml waits for pods with those labels to be gone. */}}
+{{- define "solfa.sweepLabels" -}}
+app.kubernetes.io/name: solfa-sweep
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end }}
+
+{{- define "solfa.sweepHook" -}}
+helm.sh/hook: post-delete
+helm.sh/hook-weight: {{ . | quote }}
+helm.sh/hook-delete-policy: before-hook-creation,hook-succeeded
+{{- end }}
+
 {{/* (dict "root" $ "image" .Values.images.control) */}}
 {{- define "solfa.image" -}}
 {{- with .root.Values.images.registry }}{{ trimSuffix "/" . }}/{{ end }}{{ .image.repository }}
