@@ -122,6 +122,7 @@ def place(settings: Settings, bucket_url: str) -> Place:
         node_selector=settings.node_selector,
         environment=settings.trainer_env,
         shm_mb=settings.shm_mb,
+        data_claims=settings.data_claims,
     )
 
 

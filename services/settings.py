@@ -75,6 +75,8 @@ class Settings(BaseModel):
     """A JSON object of node labels."""
     trainer_env: Mapped = {}
     """A JSON object: environment of the training pods (AWS_ENDPOINT_URL, AWS_REGION, ...)."""
+    data_claims: Mapped = {}
+    """A JSON object: a volume claim with text to learn from, and where it is mounted in the training pods, read-only."""
     shm_mb: int = Field(default=1024, ge=1)
     """Size of the training pods' /dev/shm, in MiB, within their memory."""
     release: str = "solfa"

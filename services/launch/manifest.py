@@ -55,6 +55,8 @@ class Place:
     node_selector: dict[str, str] = field(default_factory=dict)
     environment: dict[str, str] = field(default_factory=dict)
     shm_mb: int = 1024
+    data_claims: dict[str, str] = field(default_factory=dict)
+    """Volume claims with text to learn from, and where each is mounted in every training pod, read-only."""
 
     @property
     def selector(self) -> str:
@@ -141,6 +143,10 @@ def _dress_pod(spec: dict[str, Any], place: Place, app: str) -> None:
         {"name": "dshm", "emptyDir": {"medium": "Memory", "sizeLimit": f"{place.shm_mb}Mi"}},
         {"name": "tmp", "emptyDir": {}},
         {"name": "cache", "emptyDir": {}},
+        *(
+            {"name": f"data-{number}", "persistentVolumeClaim": {"claimName": claim, "readOnly": True}}
+            for number, claim in enumerate(place.data_claims)
+        ),
     ]
 
 
@@ -169,6 +175,7 @@ def _dress_container(container: dict[str, Any], request: LaunchRequest, place: P
         {"name": "dshm", "mountPath": SHARED_MEMORY},
         {"name": "tmp", "mountPath": TEMPORARY},
         {"name": "cache", "mountPath": CACHE},
+        *({"name": f"data-{n}", "mountPath": path, "readOnly": True} for n, path in enumerate(place.data_claims.values())),
     ]
     container["terminationMessagePolicy"] = "FallbackToLogsOnError"
 

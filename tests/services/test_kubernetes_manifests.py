@@ -38,6 +38,7 @@ FULL = {
     "SOLFA_NODE_SELECTOR": '{"pool": "gpu"}',
     "SOLFA_TRAINER_ENV": '{"AWS_ENDPOINT_URL": "http://s3.example:8333", "AWS_ALLOW_HTTP": "true"}',
     "SOLFA_SHM_MB": "8192",
+    "SOLFA_DATA_CLAIMS": '{"pile": "/data/pile"}',
     "SOLFA_RELEASE": "doremi",
 }
 GPUS = {"replicas": {"min": 2, "max": 4}, "processes": 8, "cpus": 64, "gpus": 8, "memory_mb": 1_000_000, "parallelism": "fsdp"}
