@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -17,7 +18,7 @@ from api.errors import BucketError
 from tests.services.waiting import wait_for
 
 ACCESS_KEY, SECRET = "solfa-cluster", "solfa-cluster-secret"  # of a server that lives as long as the tests
-WEED = Path(sysconfig.get_path("scripts")) / "weed"
+WEED = shutil.which("weed", path=os.pathsep.join([sysconfig.get_path("scripts"), os.environ["PATH"]])) or "weed"
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ def seaweedfs(host: str, folder: Path) -> Iterator[ObjectStore]:
     (folder / "s3.json").write_text(json.dumps({"identities": [identity]}))
     names = ["master", "volume", "filer", "s3"]
     ports = _free_ports(host, 2 * len(names))
-    command = [str(WEED), "-logtostderr=true", "server", f"-dir={folder}", f"-ip={host}", f"-ip.bind={host}", "-filer", "-s3"]
+    command = [WEED, "-logtostderr=true", "server", f"-dir={folder}", f"-ip={host}", f"-ip.bind={host}", "-filer", "-s3"]
     for name, port, grpc in zip(names, ports[::2], ports[1::2], strict=True):
         command += [f"-{name}.port={port}", f"-{name}.port.grpc={grpc}"]
     command += [f"-s3.config={folder / 's3.json'}", "-s3.iam=false", "-s3.port.iceberg=0", "-volume.max=8", "-master.volumeSizeLimitMB=64"]
