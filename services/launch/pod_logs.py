@@ -1,13 +1,16 @@
 """Logs of all pods of an app as one: in the order of time, each line after the number of its replica."""
 
+import logging
 import math
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 
+from api.errors import ClusterUnavailable
 from services.launch.api_server import ApiServer
 from services.launch.manifest import JOB_LABEL
-from services.launch.pods import Pod, container_status, parse_time, replica
+from services.launch.pods import Pod, container_status, is_cut_off, parse_time, replica
 
+logger = logging.getLogger(__name__)
 OVERLAP = 5  # seconds read again at each look, so that clocks that differ lose no line
 
 
@@ -47,8 +50,12 @@ class PodLogs:
             yield None
 
     def _of(self, pod: Pod, **query: object) -> list[tuple[str, int, str]]:
-        """(time, replica, text) of each line of one pod."""
-        lines = self._server.pod_log(pod["metadata"]["name"], timestamps="true", **query)
+        """(time, replica, text) of each line of one pod; none while its node does not answer, which must hold up nobody."""
+        try:
+            lines = [] if is_cut_off(pod) else self._server.pod_log(pod["metadata"]["name"], timestamps="true", **query)
+        except ClusterUnavailable as error:
+            logger.info("the log of pod %s cannot be read now: %s", pod["metadata"]["name"], error.message)
+            return []
         return [(time, replica(pod), text) for time, _, text in (line.partition(" ") for line in lines)]
 
 

@@ -31,15 +31,16 @@ def is_up(pod: Pod) -> bool:
 
 
 def is_stranded(pod: Pod, now: datetime) -> bool:
-    """Whether it will neither run nor go by itself: evicted, or asked to end on a node that is dead. Volcano replaces it once it is gone.
-
-    A dead node shows in the pod: the control plane takes `Ready` back, while `ContainersReady`, the kubelet's own word, stays.
-    """
+    """Whether it will neither run nor go by itself: evicted, or asked to end on a node that is dead. Volcano replaces it once it is gone."""
     metadata = pod["metadata"]
     if "deletionTimestamp" not in metadata:
         return bool(pod["status"].get("phase") == "Failed")
-    orphaned = _condition(pod, "Ready").get("status") == "False" and _condition(pod, "ContainersReady").get("status") == "True"
-    return orphaned or now > parse_time(metadata["deletionTimestamp"]) + OVERDUE
+    return is_cut_off(pod) or now > parse_time(metadata["deletionTimestamp"]) + OVERDUE
+
+
+def is_cut_off(pod: Pod) -> bool:
+    """Whether its node is dead. It shows in the pod: the control plane takes `Ready` back, and the kubelet's own `ContainersReady` stays."""
+    return _condition(pod, "Ready").get("status") == "False" and _condition(pod, "ContainersReady").get("status") == "True"
 
 
 def find_crash(pods: list[Pod]) -> Crash | None:
