@@ -31,7 +31,7 @@ def is_up(pod: Pod) -> bool:
 
 
 def is_stranded(pod: Pod, now: datetime) -> bool:
-    """Whether it will neither run nor go by itself: evicted, or asked to end on a node that is dead. Volcano replaces it once it is gone."""
+    """Whether it will neither run nor go by itself: evicted, or asked to end on a node that is dead. Volcano replaces it once gone."""
     metadata = pod["metadata"]
     if "deletionTimestamp" not in metadata:
         return bool(pod["status"].get("phase") == "Failed")
@@ -39,7 +39,7 @@ def is_stranded(pod: Pod, now: datetime) -> bool:
 
 
 def is_cut_off(pod: Pod) -> bool:
-    """Whether its node is dead. It shows in the pod: the control plane takes `Ready` back, and the kubelet's own `ContainersReady` stays."""
+    """Whether its node is dead. It shows: the control plane takes `Ready` back, and the kubelet's own `ContainersReady` stays."""
     return _condition(pod, "Ready").get("status") == "False" and _condition(pod, "ContainersReady").get("status") == "True"
 
 
