@@ -100,6 +100,9 @@ class Training(Group):
     """Labels of the nodes that train."""
     environment: Environment = {}
     """More variables for training pods, such as NCCL_SOCKET_IFNAME."""
+    data_claims: Environment = {}
+    """Claims that hold the text, each with the folder at which every training pod reads it: `{corpus: /data}`.
+    They must be of a kind that all nodes can mount at once."""
     shm_mb: int = Field(default=1024, ge=1)
     """Size of /dev/shm, in MiB."""
     service_account: Account = Account()

@@ -40,6 +40,7 @@
 }}
 {{- with include "solfa.bucketSecret" . }}{{ $_ := set $plain "SOLFA_TRAINER_SECRET" . }}{{ end }}
 {{- with .Values.training.priorityClass }}{{ $_ := set $plain "SOLFA_PRIORITY_CLASS" . }}{{ end }}
+{{- with .Values.training.dataClaims }}{{ $_ := set $plain "SOLFA_DATA_CLAIMS" (toJson .) }}{{ end }}
 {{- with .Values.training.nodeSelector }}{{ $_ := set $plain "SOLFA_NODE_SELECTOR" (toJson .) }}{{ end }}
 {{- with .Values.images.pullSecrets }}{{ $_ := set $plain "SOLFA_IMAGE_PULL_SECRETS" (join "," .) }}{{ end }}
 {{- range $name, $value := merge (dict) .Values.environment $bucket $plain }}
