@@ -25,9 +25,9 @@ def replica(pod: Pod) -> int:
 
 
 def is_up(pod: Pod) -> bool:
-    """Whether its program runs, as far as its node is known to live."""
+    """Whether it has its node, as far as that is known to live; its container may be starting again."""
     running = pod["status"].get("phase") == "Running" and "deletionTimestamp" not in pod["metadata"]
-    return running and _condition(pod, "Ready").get("status") == "True"
+    return running and not is_cut_off(pod)
 
 
 def is_stranded(pod: Pod, now: datetime) -> bool:

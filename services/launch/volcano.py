@@ -45,8 +45,8 @@ def read_status(job: dict[str, Any] | None, pods: list[Pod], events: list[dict[s
     phase = PHASES.get(phase_word(job), AppPhase.UNKNOWN)
     if phase in ENDED:
         return _ended(job, pods, phase)
-    if phase is AppPhase.RUNNING and not any(pod["status"].get("phase") == "Running" for pod in pods):
-        phase = AppPhase.PENDING  # evicted or preempted: Volcano calls a job that has once run Running
+    if phase is AppPhase.RUNNING and waits(job, pods):
+        phase = AppPhase.PENDING  # evicted, preempted, or a node too few: Volcano calls Running whatever has once run
     return AppStatus(phase, up, why_waiting(pods, events) if waits(job, pods) else "")
 
 

@@ -51,6 +51,7 @@ def test_every_phase_that_torchx_knows_is_ours_and_means_the_same() -> None:
         (job("Running"), [pod(0), pod(1, ready="False")], (AppPhase.RUNNING, 1)),
         (job("Running"), [pod(phase="Pending", ready="False")], (AppPhase.PENDING, 0)),  # preempted
         (job("Running"), [], (AppPhase.PENDING, 0)),
+        (job("Running", minimum=2), [pod(0), pod(1, ready="False")], (AppPhase.PENDING, 1)),  # a node too few to train
         (job("Aborting"), [pod()], (AppPhase.RUNNING, 1)),
         (job("Running", deletionTimestamp=at(0)), [pod()], (AppPhase.RUNNING, 1)),
         (job("Aborted"), [], (AppPhase.CANCELLED, 0)),
