@@ -27,9 +27,6 @@ def _of_container(pod: Pod) -> str | None:
         return f"Its image {image} cannot be pulled{_because(said)}."
     if reason in NOT_MADE:
         return f"The container of replica {replica(pod)} cannot be started{_because(said or reason)}."
-    if reason == "CrashLoopBackOff":
-        code = (status.get("lastState", {}).get("terminated") or {}).get("exitCode")
-        return f"The container of replica {replica(pod)} ended with exit code {code}, and is started again soon."
     return None
 
 
