@@ -15,7 +15,7 @@ from tests.cluster.kube import run
 from tests.cluster.search import write_texts
 
 ROOT = Path(__file__).parents[2]
-HANDED_ON = ("PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "PIP_FIND_LINKS")  # to the build, if this machine has them
+PIP = ("INDEX_URL", "EXTRA_INDEX_URL", "FIND_LINKS")  # of this machine, handed to the build as a secret that leaves no trace in the image
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ def built_and_pushed(registry: str, folder: Path) -> Images:
         control, trainer = given.split(",")
         return Images(control, trainer)
     write_texts(folder)
-    builder = _Builder()
+    builder = _Builder(folder.parent / "pip.conf")
     base = os.environ.get("SOLFA_TEST_BASE_IMAGE")
     options = {"BASE_IMAGE": base} if base else {}
     control = builder.build(ROOT / "docker/control/Dockerfile", ROOT, "solfa-control", options)
@@ -52,14 +52,16 @@ def built_and_pushed(registry: str, folder: Path) -> Images:
 class _Builder:
     """buildah, or docker: the same Dockerfiles."""
 
-    def __init__(self) -> None:
+    def __init__(self, pip: Path) -> None:
+        self.pip = pip
+        pip.write_text(_pip_conf())
         self.tool = os.environ.get("SOLFA_TEST_BUILDER") or ("buildah" if shutil.which("buildah") else "docker")
 
     def build(self, dockerfile: Path, context: Path, name: str, options: dict[str, str]) -> str:
         """The image's local name, with its content's digest as its tag."""
         begin = time.monotonic()
-        given = {**{key: os.environ[key] for key in HANDED_ON if _is_remote(os.environ.get(key, ""))}, **options}
-        arguments = [word for key, value in given.items() for word in ("--build-arg", f"{key}={value}")]
+        arguments = [word for key, value in options.items() for word in ("--build-arg", f"{key}={value}")]
+        arguments += [f"--secret=id=pip,src={self.pip}"]
         way = ["buildah", "bud", "--isolation", "chroot", "--layers"] if self.tool == "buildah" else ["docker", "build"]
         run("nice", *way, *arguments, "--file", str(dockerfile), "--tag", f"localhost/{name}:latest", str(context))
         digest = run(self.tool, "inspect", *self._format(), f"localhost/{name}:latest").strip().removeprefix("sha256:")
@@ -84,9 +86,11 @@ class _Builder:
         return ["--type", "image", "--format", "{{.FromImageID}}"] if self.tool == "buildah" else ["--format", "{{.Id}}"]
 
 
-def _is_remote(value: str) -> bool:
-    """A folder of this machine means nothing in a build."""
-    return value.startswith(("http://", "https://"))
+def _pip_conf() -> str:
+    """Without folders of this machine, which mean nothing in a build."""
+    given = {name: os.environ.get(f"PIP_{name}", "") for name in PIP}
+    lines = [f"{name.lower().replace('_', '-')} = {value}" for name, value in given.items() if value.startswith(("http://", "https://"))]
+    return "\n".join(["[global]", *lines, ""])
 
 
 def _say(text: str) -> None:
