@@ -57,12 +57,13 @@ def _of_events(events: list[dict[str, Any]]) -> list[str]:
 
 
 def _unschedulable(said: str) -> str:
+    """Volcano's words ("queue resource quota insufficient: insufficient cpu", "overused nvidia.com/gpu") and Kubernetes' own."""
     text = one_line(said)
-    if re.search("quota insufficient|overused|not enough quota|queue .*capability", text):
-        return f"Its queue is full: {text}."
-    missing = sorted(set(re.findall(r"[Ii]nsufficient ([a-z0-9./-]+[a-z0-9])", text)))
+    missing = " and ".join(sorted(set(re.findall(r"(?:[Ii]nsufficient|overused) ([a-z0-9./-]*[a-z0-9])(?=$|[,.; (])", text))))
+    if "quota insufficient" in text or "not enough quota" in text:
+        return f"Its queue is full: too little {missing or 'room'} is left in it ({text})."
     if missing:
-        return f"No node has room for it: too little {' and '.join(missing)} is free ({text})."
+        return f"No node has room for it: too little {missing} is free ({text})."
     return f"It waits for a node: {text}." if text else PLAIN
 
 
