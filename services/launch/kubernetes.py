@@ -42,6 +42,7 @@ class KubernetesCluster:
         self._runner = Runner("torchx", {SCHEDULER: lambda session, **_: KubernetesScheduler(session, client=self._client)})
         self._closed = threading.Event()
         logging.getLogger("torchx-events-null").addFilter(lambda _: False)  # a line for every call, of no use to anybody
+        logging.getLogger("torchx.runner.api").setLevel(logging.WARNING)  # and another for every dry run
 
     def check(self) -> None:
         """Raises ClusterUnavailable where the service account may not do all that is done here."""

@@ -13,7 +13,7 @@ PLAIN = "It waits for its pods to start."
 def why_waiting(pods: list[Pod], events: list[dict[str, Any]]) -> str:
     """The first that is known, from the most telling to the least."""
     waiting = [pod for pod in sorted(pods, key=replica) if not is_up(pod)]
-    told = [_of_container, _of_scheduling, _of_ending]
+    told = [_of_container, _of_scheduling, _of_ending, _of_making]
     sentences = [sentence for tell in told for pod in waiting if (sentence := tell(pod))]
     return next(iter([*sentences, *_of_events(events)]), PLAIN)
 
@@ -39,6 +39,12 @@ def _of_scheduling(pod: Pod) -> str | None:
 
 def _of_ending(pod: Pod) -> str | None:
     return f"Replica {replica(pod)} is leaving its node, and a new one follows." if "deletionTimestamp" in pod["metadata"] else None
+
+
+def _of_making(pod: Pod) -> str | None:
+    """It has its node; whatever was said of the time before is over."""
+    placed = bool(pod["spec"].get("nodeName")) and pod["status"].get("phase") == "Pending"
+    return f"Replica {replica(pod)} has a node, which pulls its image and makes its container." if placed else None
 
 
 def _of_events(events: list[dict[str, Any]]) -> list[str]:

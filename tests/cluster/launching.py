@@ -94,8 +94,8 @@ def make_launching(namespace: Namespace, store: ObjectStore, image: str, folder:
         write_corpus(corpus, DOMAINS, documents=100)
         apply(namespace, {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "s3"}, "stringData": CREDENTIALS})
     spec = tiny_spec(corpus, training={"proxy": {**TINY_TRAINING, **changes}}, compute={"default": compute})
-    settings = {"namespace": namespace.name, "release": namespace.name, "secret": "s3", "environment": public(store)}
+    settings = {"image": image, "namespace": namespace.name, "release": namespace.name, "secret": "s3", "environment": public(store)}
     bucket = store.bucket("launching")
-    place = Place(bucket.url, image, **{**settings, **chosen})
+    place = Place(bucket.url, **{**settings, **chosen})
     name = "x" + "".join(chr(ord("a") + int(digit, 16)) for digit in uuid.uuid4().hex[:10])
     return Launching(StageRunner(bucket, spec, name), KubernetesCluster(place), place)  # type: ignore[arg-type]  # a file bucket is not needed

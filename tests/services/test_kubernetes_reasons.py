@@ -34,6 +34,11 @@ def pending(*conditions: dict[str, str]) -> dict[str, Any]:
     return {"metadata": {"name": "x", "labels": labels}, "spec": {}, "status": {"phase": "Pending", "conditions": list(conditions)}}
 
 
+def placed() -> dict[str, Any]:
+    pod = pending({"type": "PodScheduled", "status": "True"})
+    return {**pod, "spec": {"nodeName": "n0"}}
+
+
 JOB = {"metadata": {"name": "x"}, "spec": {"minAvailable": 1}, "status": {"state": {"phase": "Pending"}}}
 UNSCHEDULABLE = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable"}
 KUBERNETES = "0/3 nodes are unavailable: 1 Insufficient memory, 2 Insufficient nvidia.com/gpu."
@@ -48,6 +53,7 @@ KUBERNETES = "0/3 nodes are unavailable: 1 Insufficient memory, 2 Insufficient n
             [],
             "It waits for a node: 0/3",
         ),
+        ([placed()], [{"type": "Warning", "reason": "Unschedulable", "message": "2 Binding"}], "pulls its image"),
         ([], [{"type": "Warning", "reason": "FailedCreate", "message": "pods is forbidden: exceeded quota: none"}], "quota is used up"),
         ([], [{"type": "Warning", "reason": "PluginError", "message": "no such\nplugin."}], "The cluster says: no such plugin."),
         ([], [{"type": "Normal", "reason": "Scheduled", "message": "all well"}], "It waits for its pods to start."),
