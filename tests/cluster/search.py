@@ -25,7 +25,7 @@ def search_spec(name: str, **changes: Any) -> str:
     training = {"steps": STEPS, "global_batch": 8, "micro_batch": 4, "learning_rate": 0.01, "save_every": 10, "evaluate_every": 15}
     mapping = {
         "name": name,
-        "domains": {domain: {"source": {"type": "jsonl", "paths": [f"/data/{domain}.*.jsonl"]}} for domain in DOMAINS},
+        "domains": {domain: _domain(domain) for domain in DOMAINS},
         "tokenizer": {"type": "train", "vocab_size": 300},
         "sequence_length": 32,
         "models": {"proxy": {"config": llama}},
@@ -35,6 +35,10 @@ def search_spec(name: str, **changes: Any) -> str:
         "compute": {"default": {"replicas": {"min": 2, "max": 2}, "cpus": 0.3, "memory_mb": 1536}},
     }
     return yaml.safe_dump(mapping | changes, sort_keys=False)
+
+
+def _domain(name: str) -> dict[str, Any]:
+    return {"source": {"type": "jsonl", "paths": [f"/data/{name}.*.jsonl"]}, "validation": {"type": "held_out", "fraction": 0.2}}
 
 
 def _texts() -> dict[str, list[str]]:
