@@ -59,7 +59,7 @@ class Watch:
 @pytest.fixture
 def training(make: Make) -> Iterator[Watch]:
     """A stage that trains in a world of two, a pod on each node, saving often."""
-    one = make(steps=100_000, save_every=20, evaluate_every=0, compute={"cpus": 0.3, "memory_mb": 1000})
+    one = make(steps=100_000, save_every=20, evaluate_every=100_000, compute={"cpus": 0.3, "memory_mb": 1000})
     one.runner.run("prepare")
     request = one.request("reference")
     began = time.monotonic()
