@@ -29,7 +29,7 @@ def make(namespace: Namespace, images: Images, object_store: ObjectStore, tmp_pa
 
 
 def node_of(namespace: Namespace, app: str, replica: int) -> str:
-    return str(namespace.get("pods", f"volcano.sh/job-name={app},torchx.pytorch.org/replica-id={replica}")[0]["spec"]["nodeName"])
+    return str(namespace.get("pods", f"volcano.sh/job-name={app},torchx.pytorch.org/replica-id={replica}")[0]["spec"].get("nodeName", ""))
 
 
 class Watch:
@@ -90,7 +90,9 @@ def test_a_lost_pod_0_is_made_anew_elsewhere(training: Watch, namespace: Namespa
     run(TOOL, "node-kill", lost)
     try:
         began = time.monotonic()
-        wait_for(lambda: training.one.cluster.status(training.app) and node_of(namespace, training.app, 0) != lost, 120, every=0.5)
+        wait_for(
+            lambda: training.one.cluster.status(training.app) and node_of(namespace, training.app, 0) not in ("", lost), 120, every=0.5
+        )
         print(f"\nMEASURED pod 0 is elsewhere {time.monotonic() - began:.0f} s after its node died")
         training.world(2, before, 240)
         print(f"MEASURED trains again {time.monotonic() - began:.0f} s after the node of pod 0 died")
