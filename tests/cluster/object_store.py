@@ -72,7 +72,14 @@ def seaweedfs(host: str, folder: Path) -> Iterator[ObjectStore]:
     command = [WEED, "-logtostderr=true", "server", f"-dir={folder}", f"-ip={host}", f"-ip.bind={host}", "-filer", "-s3"]
     for name, port, grpc in zip(names, ports[::2], ports[1::2], strict=True):
         command += [f"-{name}.port={port}", f"-{name}.port.grpc={grpc}"]
-    command += [f"-s3.config={folder / 's3.json'}", "-s3.iam=false", "-s3.port.iceberg=0", "-volume.max=8", "-master.volumeSizeLimitMB=64"]
+    command += [
+        f"-s3.config={folder / 's3.json'}",
+        "-s3.iam=false",
+        "-s3.port.iceberg=0",
+        "-s3.port.lance=0",
+        "-volume.max=8",
+        "-master.volumeSizeLimitMB=64",
+    ]
     with (folder / "weed.log").open("wb") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log, cwd=folder, start_new_session=True, env={"TMPDIR": str(folder)})
     store = ObjectStore(f"http://{host}:{ports[-2]}", process.pid)
