@@ -3,11 +3,12 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help install demo test lint bench clean
+.PHONY: help install demo test lint bench cluster-test clean
 help:
 	@echo "make demo   fetch real text, search its mixture, compare three (about ten minutes after the installation)"
 	@echo "make test   every test; make lint runs ruff, mypy and the import contracts alone"
 	@echo "make bench  measure what the README claims; prints a table, writes bench.json"
+	@echo "make cluster-test  the same on Kubernetes: needs KUBECONFIG, SOLFA_TEST_REGISTRY, SOLFA_TEST_HOST (tests/cluster/README.md)"
 
 $(VENV)/installed: requirements.lock pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit("Solfa needs Python 3.11 or newer; name one with make PYTHON=python3.12" if sys.version_info < (3, 11) else 0)'
@@ -32,6 +33,9 @@ test: lint
 
 bench: install
 	$(BIN)/python -m tests.benchmarks $(BENCH)
+
+cluster-test: install
+	$(BIN)/pytest -n 0 --durations 0 --durations-min 1 tests/cluster tests/charts $(CLUSTER_ARGS)
 
 clean:
 	rm -rf $(VENV) .cache

@@ -1,4 +1,4 @@
-"""`python -m services serve | reconcile | migrate`: wires the real parts together."""
+"""`python -m services serve | reconcile | migrate | sweep`: wires the real parts together."""
 
 import logging
 import sys
@@ -38,6 +38,22 @@ def reconcile() -> None:
 def migrate() -> None:
     """Bring the database's schema up to date, and stop."""
     migrate_database(Settings.from_environment().database)
+
+
+@app.command()
+def sweep() -> None:
+    """End and remove every training job of SOLFA_RELEASE once its service is gone; `helm uninstall` runs it last."""
+    from services.launch.api_server import ApiServer, connect  # noqa: PLC0415  # a second of imports, which nothing else here needs
+    from services.launch.sweep import sweep as sweep_jobs  # noqa: PLC0415
+
+    settings = Settings.from_environment()
+    release = f"app.kubernetes.io/instance={settings.release}"
+    count = sweep_jobs(
+        ApiServer(connect(), settings.training_namespace),
+        service=f"app.kubernetes.io/name=solfa,{release}",
+        apps=f"app.kubernetes.io/managed-by=solfa,{release}",
+    )
+    logging.getLogger(__name__).info("%d training jobs were ended and removed", count)
 
 
 def main() -> None:

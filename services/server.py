@@ -16,6 +16,7 @@ from api.errors import Conflict
 from services.app import create_app
 from services.launch.cluster import Cluster
 from services.launch.local import LocalCluster
+from services.launch.manifest import Place
 from services.reconciler import Pace, Reconciler
 from services.settings import Settings
 from services.store import ExperimentStore, open_store
@@ -101,9 +102,39 @@ def open_service(settings: Settings) -> Iterator[Service]:
     with ExitStack() as stack:
         store = open_store(settings.database)
         stack.callback(store.close)
-        cluster = LocalCluster(settings.apps, bucket.url, settings.slots)
+        cluster = open_cluster(settings, bucket.url)
         stack.callback(cluster.close)
         yield Service(settings, store, bucket, cluster)
+
+
+def open_cluster(settings: Settings, bucket_url: str) -> Cluster:
+    """What the settings name. Raises ClusterUnavailable where it cannot be worked with."""
+    if settings.cluster == "local":
+        return LocalCluster(settings.apps, bucket_url, settings.slots)
+    from services.launch.kubernetes import KubernetesCluster  # noqa: PLC0415  # a second of imports, which a laptop does not need
+
+    cluster = KubernetesCluster(place(settings, bucket_url))
+    cluster.check()
+    return cluster
+
+
+def place(settings: Settings, bucket_url: str) -> Place:
+    """Where and as what attempts run on Kubernetes."""
+    return Place(
+        bucket_url=bucket_url,
+        image=settings.trainer_image,
+        namespace=settings.training_namespace,
+        release=settings.release,
+        queue=settings.queue,
+        priority_class=settings.priority_class or None,
+        service_account=settings.trainer_service_account or None,
+        secret=settings.trainer_secret or None,
+        pull_secrets=settings.image_pull_secrets,
+        node_selector=settings.node_selector,
+        environment=settings.trainer_env,
+        shm_mb=settings.shm_mb,
+        data_claims=settings.data_claims,
+    )
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -1,17 +1,36 @@
 """The service's settings: frozen, passed in. The only reader of the environment in this plane."""
 
+import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from api.errors import BadRequest
 
 PREFIX = "SOLFA_"
 PASSED_ON = ("PATH", "HOME", "USER", "LOGNAME", "LANG", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", "CUDA_HOME")
 PASSED_ON_PREFIXES = ("LC_", "AWS_", "HF_", "NCCL_", "GLOO_", "TORCH_", "TORCHINDUCTOR_", "TRITON_", "SSL_CERT_", "COVERAGE_")
+POD_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
+
+
+def _parsed(value: Any) -> Any:
+    """An environment variable holds a mapping as a JSON object."""
+    try:
+        return json.loads(value or "{}") if isinstance(value, str) else value
+    except ValueError as error:
+        raise ValueError(f"it is no JSON object ({error})") from error
+
+
+def _split(value: Any) -> Any:
+    """An environment variable holds a list with commas."""
+    return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+
+Mapped = Annotated[dict[str, str], BeforeValidator(_parsed)]
+Listed = Annotated[tuple[str, ...], BeforeValidator(_split)]
 
 
 class Settings(BaseModel):
@@ -43,6 +62,36 @@ class Settings(BaseModel):
     """The longest `?wait=`."""
     heartbeat_seconds: float = Field(default=15.0, gt=0)
     """Between the signs of life of a silent event stream."""
+    cluster: Literal["local", "kubernetes"] = "local"
+    """Where attempts run; the settings below are of `kubernetes`."""
+    namespace: str = ""
+    """Of the training pods; empty: that of the service's own pod, else `default`."""
+    trainer_image: str = ""
+    """Required."""
+    queue: str = "default"
+    """Volcano's queue."""
+    priority_class: str = ""
+    trainer_service_account: str = ""
+    trainer_secret: str = ""
+    """A Secret whose keys become environment of the training pods (AWS_ACCESS_KEY_ID, ...)."""
+    image_pull_secrets: Listed = ()
+    """Names, with commas between."""
+    node_selector: Mapped = {}
+    """A JSON object of node labels."""
+    trainer_env: Mapped = {}
+    """A JSON object: environment of the training pods (AWS_ENDPOINT_URL, AWS_REGION, ...)."""
+    data_claims: Mapped = {}
+    """A JSON object: a volume claim with text to learn from, and where it is mounted in the training pods, read-only."""
+    shm_mb: int = Field(default=1024, ge=1)
+    """Size of the training pods' /dev/shm, in MiB, within their memory."""
+    release: str = "solfa"
+    """The label app.kubernetes.io/instance of all that is launched: two services of one namespace need two."""
+
+    @model_validator(mode="after")
+    def _check_cluster(self) -> Self:
+        if self.cluster == "kubernetes" and not self.trainer_image:
+            raise ValueError("SOLFA_CLUSTER=kubernetes needs SOLFA_TRAINER_IMAGE")
+        return self
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ, **given: Any) -> Self:
@@ -51,7 +100,7 @@ class Settings(BaseModel):
         try:
             return cls.model_validate(named | {name: value for name, value in given.items() if value is not None})
         except ValidationError as error:
-            wrong = "; ".join(f"{PREFIX}{str(one['loc'][0]).upper()}: {one['msg']}" for one in error.errors())
+            wrong = "; ".join(f"{PREFIX}{str(one['loc'][0]).upper()}: {one['msg']}" if one["loc"] else one["msg"] for one in error.errors())
             raise BadRequest(f"The settings cannot be used ({wrong}); change them in the environment or by the options.") from error
 
     def make_home(self) -> None:
@@ -71,6 +120,12 @@ class Settings(BaseModel):
     @property
     def bucket(self) -> str:
         return self.bucket_url or (self.home / "bucket").absolute().as_uri()
+
+    @property
+    def training_namespace(self) -> str:
+        if not self.namespace and POD_NAMESPACE.is_file():
+            return POD_NAMESPACE.read_text().strip()
+        return self.namespace or "default"
 
     @property
     def apps(self) -> Path:

@@ -10,16 +10,14 @@ from api.bucket import Bucket, open_bucket
 from api.errors import AlreadyExists, SolfaError
 from api.results import StageResult
 from api.stage_config import AttemptFailure, ExitCode, StageConfig
-from api.stages import StageKind
 from trainer import stages
 from trainer.context import StageContext
-from trainer.failures import RETRY, Failure, explain, said
+from trainer.failures import PASSING, RETRY, Failure, explain, said
 from trainer.report import Reporter
 from trainer.world import World, join_world, leave_world
 
 log = logging.getLogger("trainer")
-PATIENCE = timedelta(minutes=30)
-PATIENCE_WHILE_ONE_WORKS = timedelta(days=30)  # preparing a large corpus takes its time, and only the first process does it
+PATIENCE = timedelta(minutes=30)  # with another process, in a collective
 
 
 def main() -> int:
@@ -38,7 +36,7 @@ def main() -> int:
         config = StageConfig.model_validate_json(bucket.get(arguments.config).data)
     except (SolfaError, ValueError) as error:
         return _refuse(bucket, arguments.config, error)
-    world = join_world(PATIENCE_WHILE_ONE_WORKS if config.plan.kind is StageKind.PREPARE else PATIENCE)
+    world = join_world(PATIENCE)
     code = run(config, bucket, world)
     if code in (ExitCode.DONE, ExitCode.INTERRUPTED):
         leave_world()
@@ -49,9 +47,9 @@ def run(config: StageConfig, bucket: Bucket, world: World) -> int:
     """Run the stage and publish its result, unless that is there already; whatever goes wrong is written down. The exit code."""
     ids = (config.experiment_id, config.plan.name)
     try:
-        if world.share(_is_done(config, bucket) if world.is_first else None):
-            log.info("%s is done already", config.plan.name)
-            return ExitCode.DONE
+        if over := world.share(_over(config, bucket) if world.is_first else None):
+            log.info(over)
+            return ExitCode.DONE  # agents and pods start again what fails: an end without an error is the only one that lasts
         with Reporter(config, bucket, world) as reporter:
             result = stages.run(StageContext(config, bucket, world, reporter, world.cache))
             if world.is_first:
@@ -69,12 +67,23 @@ def run(config: StageConfig, bucket: Bucket, world: World) -> int:
     return ExitCode.DONE
 
 
-def _is_done(config: StageConfig, bucket: Bucket) -> bool:
-    """Whether the result is there. Where it is not, what this attempt said of an earlier failure (before an elastic restart) is void."""
-    done = bucket.exists(keys.result(config.experiment_id, config.plan.name))
-    if not done:
-        bucket.delete(keys.attempt_failure(config.experiment_id, config.plan.name, config.attempt))
-    return done
+def _over(config: StageConfig, bucket: Bucket) -> str | None:
+    """Why there is nothing to do, if so: the stage is done, or this attempt has failed.
+
+    An attempt whose processes were stopped, or lost one of them, goes on when an elastic agent starts them again: what it said of that
+    is void.
+    """
+    name = config.plan.name
+    if bucket.exists(keys.result(config.experiment_id, name)):
+        return f"{name} is done already"
+    key = keys.attempt_failure(config.experiment_id, name, config.attempt)
+    blob = bucket.find(key)
+    if blob is None:
+        return None
+    if AttemptFailure.model_validate_json(blob.data).code not in PASSING:
+        return f"attempt {config.attempt} of {name} has failed, and is over"
+    bucket.delete(key)
+    return None
 
 
 def _publish(bucket: Bucket, key: str, result: StageResult) -> None:

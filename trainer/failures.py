@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 
 import torch
+import torch.distributed as dist
 
 from api.errors import OutOfSpace, SolfaError
 from api.stage_config import AttemptFailure, ExitCode
@@ -13,7 +14,8 @@ from trainer.world import Interrupted
 RETRY = 1  # any code outside the contract
 _NO_SPACE = ("No space left on device", "Disk quota exceeded")
 _NO_MEMORY = "can't allocate memory"  # torch's allocator on a CPU, in a RuntimeError
-_PEER_GONE = ("Connection closed by peer", "Connection reset by peer", "Broken pipe")
+_PEER_GONE = ("gloo/transport", "Connection closed by peer", "Connection reset by peer", "Broken pipe")  # gloo raises RuntimeErrors
+PASSING = ("interrupted", "process_lost")  # ends of a process after which its attempt may go on
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,7 @@ def explain(error: Exception) -> Failure:
         return Failure("out_of_memory", "It ran out of memory; lower training.micro_batch, or give it more memory.", True, RETRY)
     if any(sign in text for sign in _NO_SPACE):
         return explain(OutOfSpace("The disk is full. Free some space and retry; what was saved before is as it was."))
-    if isinstance(error, RuntimeError | OSError) and any(sign in text for sign in _PEER_GONE):
+    if isinstance(error, dist.DistError) or (isinstance(error, RuntimeError | OSError) and any(sign in text for sign in _PEER_GONE)):
         return Failure("process_lost", "Another process of this attempt ended without a word; it may have been killed.", True, RETRY)
     return Failure("unexpected", f"{type(error).__name__}: {text}", True, RETRY)
 

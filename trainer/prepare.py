@@ -38,6 +38,7 @@ class DomainDone(BaseModel):
 def run(context: StageContext) -> StageResult:
     """Prepare every domain that no earlier attempt finished. Only rank 0 works; the others wait."""
     result = _prepare(context) if context.world.is_first else None
+    context.world.await_first("prepared")
     shared = context.world.share(result)
     if shared is None:
         raise DataError("The first process prepared nothing.")

@@ -54,6 +54,15 @@ class World:
         if self.size > 1:
             dist.barrier()
 
+    def await_first(self, what: str) -> None:
+        """Wait for rank 0 to come here with `what`, for as long as it takes: a collective would give up after half an hour."""
+        if self.size > 1:
+            store = dist.distributed_c10d._get_default_store()
+            if self.is_first:
+                store.set(what, "done")
+            else:
+                store.wait([what], timedelta(days=30))
+
     def share(self, value: T) -> T:
         """Rank 0's value, on every rank."""
         box = [value]

@@ -1,0 +1,50 @@
+{{/* What goes into the service's container: variables (services/settings.py) and mounts. */}}
+
+{{- define "solfa.mounts" -}}
+- name: home
+  mountPath: /var/lib/solfa
+- name: tmp
+  mountPath: /tmp
+{{- end }}
+
+{{- define "solfa.databaseVariable" -}}
+{{- with include "solfa.databaseSecret" . -}}
+- name: SOLFA_DATABASE_URL
+  valueFrom:
+    secretKeyRef:
+      name: {{ . }}
+      key: {{ if $.Values.database.existingSecret }}{{ $.Values.database.key }}{{ else }}url{{ end }}
+{{- else -}}
+- name: SOLFA_DATABASE_URL
+  value: sqlite:////var/lib/solfa/solfa.db
+{{- end }}
+{{- end }}
+
+{{- define "solfa.variables" -}}
+{{- $bucket := include "solfa.bucketEnvironment" . | fromJson }}
+{{- include "solfa.databaseVariable" . }}
+- name: SOLFA_NAMESPACE
+  valueFrom:
+    fieldRef:
+      fieldPath: metadata.namespace
+{{- $plain := dict
+  "SOLFA_BUCKET_URL" .Values.bucket.url
+  "SOLFA_CHECK_SOURCES" (toString .Values.checkSources)
+  "SOLFA_CLUSTER" "kubernetes"
+  "SOLFA_QUEUE" .Values.training.queue
+  "SOLFA_RELEASE" .Release.Name
+  "SOLFA_SHM_MB" (toString .Values.training.shmMb)
+  "SOLFA_TRAINER_IMAGE" (include "solfa.image" (dict "root" . "image" .Values.images.trainer))
+  "SOLFA_TRAINER_ENV" (toJson (merge (dict) .Values.training.environment $bucket))
+  "SOLFA_TRAINER_SERVICE_ACCOUNT" (include "solfa.trainerServiceAccount" .)
+}}
+{{- with include "solfa.bucketSecret" . }}{{ $_ := set $plain "SOLFA_TRAINER_SECRET" . }}{{ end }}
+{{- with .Values.training.priorityClass }}{{ $_ := set $plain "SOLFA_PRIORITY_CLASS" . }}{{ end }}
+{{- with .Values.training.dataClaims }}{{ $_ := set $plain "SOLFA_DATA_CLAIMS" (toJson .) }}{{ end }}
+{{- with .Values.training.nodeSelector }}{{ $_ := set $plain "SOLFA_NODE_SELECTOR" (toJson .) }}{{ end }}
+{{- with .Values.images.pullSecrets }}{{ $_ := set $plain "SOLFA_IMAGE_PULL_SECRETS" (join "," .) }}{{ end }}
+{{- range $name, $value := merge (dict) .Values.environment $bucket $plain }}
+- name: {{ $name }}
+  value: {{ $value | quote }}
+{{- end }}
+{{- end }}

@@ -1,0 +1,272 @@
+"""The chart's values: the one source of values.yaml, values.schema.json and the table in the chart's README.
+
+`python charts/values.py` writes the three; a test holds them equal to what this would write.
+"""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic.alias_generators import to_camel
+
+CHART = Path(__file__).resolve().parent / "solfa"
+NAME = r"^$|^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$"
+MARKS = ("<!-- values -->", "<!-- /values -->")
+Environment = dict[str, str]
+
+
+class Group(BaseModel):
+    """A mapping in values.yaml: no field but those named here."""
+
+    model_config = ConfigDict(extra="forbid", alias_generator=to_camel, populate_by_name=True, use_attribute_docstrings=True)
+
+
+class Image(Group):
+    repository: str = Field(min_length=1)
+    """Name of the image, below `images.registry` where that is given."""
+    tag: str = ""
+    """Empty: the chart's appVersion."""
+    digest: str = Field(default="", pattern=r"^$|^sha256:[0-9a-f]{64}$")
+    """`sha256:...`; taken instead of the tag."""
+    pull_policy: Literal["IfNotPresent", "Always", "Never"] = "IfNotPresent"
+    """When a node asks the registry again."""
+
+
+class Images(Group):
+    registry: str = ""
+    """Put before both repositories, for example `registry.example.com/ml`; these two images are all that is ever pulled."""
+    control: Image = Image(repository="solfa-control")
+    trainer: Image = Image(repository="solfa-trainer")
+    pull_secrets: list[str] = []
+    """Names of image-pull Secrets, for the service and for training pods."""
+
+
+class Volume(Group):
+    size: str = Field(default="2Gi", pattern=r"^[0-9]+(Mi|Gi|Ti)$")
+    """Of the claim that is made for SQLite."""
+    storage_class: str = ""
+    """Empty: the cluster's default."""
+    existing_claim: str = Field(default="", pattern=NAME)
+    """A claim of your own, instead of a new one."""
+    keep: bool = False
+    """Whether the claim outlives `helm uninstall`."""
+
+
+class Database(Group):
+    url: str = Field(default="", pattern=r"^$|^postgresql(\+psycopg)?://")
+    """`postgresql+psycopg://user:password@host/name`, kept in a Secret that the chart makes.
+    Empty, and no Secret named: SQLite on a volume, one replica."""
+    existing_secret: str = Field(default="", pattern=NAME)
+    """A Secret of your own that holds the URL, instead."""
+    key: str = Field(default="url", min_length=1)
+    """Its key."""
+    volume: Volume = Volume()
+
+
+class Bucket(Group):
+    url: str = Field(default="", pattern=r"^$|^s3://[^/]+")
+    """Required: `s3://bucket/prefix`, where training pods leave their results.
+    It must honour conditional writes; the service checks that when it starts."""
+    endpoint: str = Field(default="", pattern=r"^$|^https?://")
+    """Of an S3 that is not Amazon's. An `http://` one is allowed as it is."""
+    region: str = "us-east-1"
+    """Of the bucket."""
+    access_key_id: str = ""
+    """Kept in a Secret that the chart makes. Empty, and no Secret named: the pods' own identity (annotate both service accounts)."""
+    secret_access_key: str = ""
+    """Goes with it."""
+    existing_secret: str = Field(default="", pattern=NAME)
+    """A Secret of your own with the keys AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, instead."""
+
+
+class Account(Group):
+    create: bool = True
+    """Whether the chart makes it."""
+    name: str = Field(default="", pattern=NAME)
+    """Empty: named for the release."""
+    annotations: Environment = {}
+    """Such as a cloud identity."""
+
+
+class Training(Group):
+    queue: str = Field(default="default", min_length=1)
+    """Volcano's queue for training jobs."""
+    priority_class: str = Field(default="", pattern=NAME)
+    """Of training pods."""
+    node_selector: Environment = {}
+    """Labels of the nodes that train."""
+    environment: Environment = {}
+    """More variables for training pods, such as NCCL_SOCKET_IFNAME."""
+    data_claims: Environment = {}
+    """Claims that hold the text, each with the folder at which every training pod reads it: `{corpus: /data}`.
+    They must be of a kind that all nodes can mount at once."""
+    shm_mb: int = Field(default=1024, ge=1)
+    """Size of /dev/shm, in MiB."""
+    service_account: Account = Account()
+
+
+class Service(Group):
+    type: Literal["ClusterIP", "NodePort", "LoadBalancer"] = "ClusterIP"
+    """How the service is reached. It asks nobody who they are: put what does before it."""
+    port: int = Field(default=8700, ge=1, le=65535)
+    """Of the Service object."""
+    annotations: Environment = {}
+    """Of the Service object."""
+
+
+class Ingress(Group):
+    enabled: bool = False
+    """Whether there is one."""
+    class_name: str = ""
+    """Empty: the cluster's default."""
+    host: str = ""
+    """The name that people type; required with `enabled`."""
+    tls_secret: str = Field(default="", pattern=NAME)
+    """The certificate's Secret. Empty: no TLS."""
+    annotations: Environment = {}
+    """Such as authentication; event streams want buffering off and a long read time-out."""
+
+
+class NetworkPolicy(Group):
+    enabled: bool = True
+    """Whether the service answers on its port only, and training pods take connections from those of their release only."""
+    clients: list[dict[str, Any]] = []
+    """NetworkPolicyPeers that may reach the service, Prometheus among them. Empty: anyone."""
+
+
+class DisruptionBudget(Group):
+    enabled: bool = True
+    """Whether at most one replica may be drained at a time."""
+
+
+class Autoscaling(Group):
+    enabled: bool = False
+    """Whether an HPA sets the replicas; needs PostgreSQL."""
+    min_replicas: int = Field(default=2, ge=1)
+    """At least."""
+    max_replicas: int = Field(default=4, ge=1)
+    """At most."""
+    cpu_percent: int = Field(default=80, ge=1, le=1000)
+    """Of the CPU that a replica requests."""
+
+
+class Monitoring(Group):
+    monitor: Literal["", "ServiceMonitor", "PodMonitor"] = ""
+    """Which of the Prometheus operator's objects is made; each replica is scraped either way."""
+    interval: str = Field(default="30s", pattern=r"^[0-9]+(s|m)$")
+    """Between scrapes."""
+    additional_labels: Environment = {}
+    """Such as `release`, without which kube-prometheus-stack looks past it."""
+
+
+class Values(Group):
+    replicas: int = Field(default=1, ge=1)
+    """Of the service; one leads and all answer. More than one needs PostgreSQL."""
+    images: Images = Images()
+    database: Database = Database()
+    bucket: Bucket = Bucket()
+    training: Training = Training()
+    check_sources: bool = False
+    """Whether the service itself looks for a spec's files at submission; off, because training pods see them and it does not."""
+    service: Service = Service()
+    ingress: Ingress = Ingress()
+    service_account: Account = Account()
+    network_policy: NetworkPolicy = NetworkPolicy()
+    disruption_budget: DisruptionBudget = DisruptionBudget()
+    autoscaling: Autoscaling = Autoscaling()
+    monitoring: Monitoring = Monitoring()
+    environment: Environment = {}
+    """More variables for the service, such as SOLFA_MAX_BODY_BYTES."""
+    resources: dict[str, Any] = {"requests": {"cpu": "100m", "memory": "256Mi"}, "limits": {"memory": "1Gi"}}
+    """Of the service's container."""
+    pod_annotations: Environment = {}
+    """Of the service's pods."""
+    node_selector: Environment = {}
+    """Of the service's pods."""
+    tolerations: list[dict[str, Any]] = []
+    """Of the service's pods."""
+    affinity: dict[str, Any] = {}
+    """Of the service's pods. Empty: replicas keep to different nodes where they can."""
+    priority_class: str = Field(default="", pattern=NAME)
+    """Of the service's pods."""
+
+
+def fields(group: type[Group], prefix: str = "") -> Iterator[tuple[str, str, Any]]:
+    """(path, description, default) of every value that is no group."""
+    for name, field in group.model_fields.items():
+        path = f"{prefix}{to_camel(name)}"
+        if isinstance(field.default, Group):
+            for inner, description, _ in fields(type(field.default), f"{path}."):
+                yield inner, description, _at(field.default, inner.removeprefix(f"{path}."))
+        else:
+            yield path, " ".join((field.description or "").split()), field.default
+
+
+def _at(group: Group, path: str) -> Any:
+    found: Any = group.model_dump(by_alias=True)
+    for part in path.split("."):
+        found = found[part]
+    return found
+
+
+def schema_text() -> str:
+    schema = Values.model_json_schema(by_alias=True)
+    document = {"$schema": "http://json-schema.org/draft-07/schema#", **_plain(schema)}
+    document["properties"]["global"] = {"type": "object", "description": "Helm hands it to a chart that another one contains; not used."}
+    return json.dumps(document, indent=2) + "\n"
+
+
+def _plain(node: Any) -> Any:
+    """Without the titles that pydantic makes of names, and without classes' docstrings."""
+    if isinstance(node, list):
+        return [_plain(one) for one in node]
+    if not isinstance(node, dict):
+        return node
+    return {key: _plain(value) for key, value in node.items() if not (key == "title" and isinstance(value, str))}
+
+
+def values_text() -> str:
+    lines = ["# Generated by charts/values.py: change it there. Each value, with its default.", *_yaml(Values())]
+    return "\n".join(lines) + "\n"
+
+
+def _yaml(group: Group, indent: str = "") -> Iterator[str]:
+    for name, field in type(group).model_fields.items():
+        value = getattr(group, name)
+        if isinstance(value, Group):
+            yield f"{indent}{to_camel(name)}:"
+            yield from _yaml(value, f"{indent}  ")
+            continue
+        yield f"{indent}# {' '.join((field.description or '').split())}"
+        text = yaml.safe_dump({to_camel(name): value}, sort_keys=False, width=1000).rstrip("\n")
+        yield from (f"{indent}{line}" for line in text.splitlines())
+
+
+def table_text() -> str:
+    rows = ["| value | default | what it is |", "|---|---|---|"]
+    rows += [f"| `{path}` | `{json.dumps(default)}` | {description} |" for path, description, default in fields(Values)]
+    return "\n".join([MARKS[0], *rows, MARKS[1]])
+
+
+def readme_text(readme: str) -> str:
+    """The README with its table brought up to date."""
+    before, after = readme.partition(MARKS[0])[0], readme.partition(MARKS[1])[2]
+    return before + table_text() + after
+
+
+def generated() -> dict[Path, str]:
+    """What each generated file should hold."""
+    readme = CHART / "README.md"
+    return {
+        CHART / "values.yaml": values_text(),
+        CHART / "values.schema.json": schema_text(),
+        readme: readme_text(readme.read_text()),
+    }
+
+
+if __name__ == "__main__":
+    for path, text in generated().items():
+        path.write_text(text)

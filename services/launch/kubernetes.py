@@ -1,0 +1,178 @@
+"""KubernetesCluster: the Cluster port on Kubernetes, through TorchX's `kubernetes` scheduler and Volcano's jobs.
+
+Beside what the port says, a look at an app's status heals it: a pod that is stranded on a dead node is taken off the record, whereupon
+Volcano makes another one elsewhere (training goes on a minute after pod 0's node died; nothing else would ever replace it); and an app
+whose program crashes for ever is ended, since its pods restart without limit.
+"""
+
+import json
+import logging
+import threading
+from collections.abc import Iterator
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import Any
+
+from kubernetes.client import ApiClient, ApiException
+from torchx.runner import Runner
+from torchx.schedulers.kubernetes_scheduler import KubernetesJob, KubernetesScheduler
+from torchx.specs import AppDryRunInfo
+
+from api.errors import ClusterUnavailable, LaunchRejected
+from services.launch.access import check_access
+from services.launch.api_server import ApiServer, Json, connect, translated
+from services.launch.cluster import AppPhase, AppStatus, LaunchRequest
+from services.launch.manifest import JOB_LABEL, REQUEST_ANNOTATION, SCHEDULER, Place, app_for, dressed
+from services.launch.pod_logs import PodLogs
+from services.launch.pods import Crash, Pod, find_crash, is_stranded
+from services.launch.volcano import CRASH_ANNOTATION, ENDED, PHASES, is_ending, phase_word, read_status, waits
+
+logger = logging.getLogger(__name__)
+KEPT_LINES, KEPT_APPS = 20_000, 32
+
+
+class KubernetesCluster:
+    """Attempts as Volcano jobs of one namespace, as `place` says. `client` is of the cluster; None: as the environment says."""
+
+    def __init__(self, place: Place, client: ApiClient | None = None) -> None:
+        self._place, self._client = place, client or connect()
+        self._server = ApiServer(self._client, place.namespace)
+        self._logs = PodLogs(self._server)
+        self._kept: dict[str, list[str]] = {}  # logs of apps that are being ended: their pods go, and their lines with them
+        self._runner = Runner("torchx", {SCHEDULER: lambda session, **_: KubernetesScheduler(session, client=self._client)})
+        self._closed = threading.Event()
+        logging.getLogger("torchx-events-null").addFilter(lambda _: False)  # a line for every call, of no use to anybody
+        logging.getLogger("torchx.runner.api").setLevel(logging.WARNING)  # and another for every dry run
+
+    def check(self) -> None:
+        """Raises ClusterUnavailable where the service account may not do all that is done here."""
+        check_access(self._server, self._place.namespace)
+
+    def launch(self, request: LaunchRequest) -> None:
+        with translated():
+            try:
+                self._runner.schedule(self._dryrun(request))
+            except ValueError as error:
+                if not (isinstance(error.__cause__, ApiException) and error.__cause__.status == 409):
+                    raise
+                self._adopt(request)
+
+    def _adopt(self, request: LaunchRequest) -> None:
+        """A job of that name is there: from an earlier call with the same request, or not ours to touch."""
+        job = self._server.find_job(request.app)
+        if job is None or "deletionTimestamp" in job["metadata"]:
+            raise ClusterUnavailable(f"A job {request.app} is being removed; it is launched once that is gone.")
+        wanted = self.manifest(request)["metadata"]["annotations"][REQUEST_ANNOTATION]
+        if (job["metadata"].get("annotations") or {}).get(REQUEST_ANNOTATION) != wanted:
+            raise LaunchRejected(f"There is a job {request.app} already, made from another request. Nothing was started.")
+
+    def render(self, request: LaunchRequest) -> dict[str, Any]:
+        """Checked by the API server and its admission, where that can be reached."""
+        job = self.manifest(request)
+        try:
+            self._server.try_job(job)
+        except ClusterUnavailable as error:
+            logger.info("%s was rendered without being checked by the cluster: %s", request.app, error.message)
+        return job
+
+    def manifest(self, request: LaunchRequest) -> dict[str, Any]:
+        """As `render`, from this process alone."""
+        with translated():
+            job: Json = self._dryrun(request).request.resource
+        return job
+
+    def _dryrun(self, request: LaunchRequest) -> AppDryRunInfo[KubernetesJob]:
+        place = self._place
+        chosen = {
+            "namespace": place.namespace,
+            "queue": place.queue,
+            "service_account": place.service_account,
+            "priority_class": place.priority_class,
+            "validate_spec": False,  # it would validate what it renders, not what is made of that
+        }
+        options = {name: value for name, value in chosen.items() if value is not None}
+        info = self._runner.dryrun(app_for(request, place), SCHEDULER, options)
+        rendered = self._client.sanitize_for_serialization(info.request.resource)
+        info.request.resource = dressed(rendered, request, place)
+        return info
+
+    def status(self, app: str) -> AppStatus:
+        job, pods = self._server.find_job(app), self._pods(app)
+        self._free_stranded(pods)
+        if job is None:
+            return read_status(None, pods, [])
+        if is_ending(job):
+            self._keep_logs(app)
+        elif PHASES.get(phase_word(job)) not in ENDED and (crash := find_crash(pods)):
+            self._end(job, crash)
+            return AppStatus(AppPhase.RUNNING, message=f"{crash.message} It is being ended.")
+        return read_status(job, pods, self._events(job) if waits(job, pods) else [])
+
+    def cancel(self, app: str) -> None:
+        job = self._server.find_job(app)
+        if job is not None and not is_ending(job) and PHASES.get(phase_word(job)) not in ENDED:
+            self._end(job, None)
+
+    def _end(self, job: Json, crash: Crash | None) -> None:
+        """Have Volcano take the pods away (SIGTERM, then SIGKILL after their grace), and keep the job until it is removed."""
+        app = job["metadata"]["name"]
+        self._keep_logs(app)
+        if crash is not None:
+            logger.warning("app %s is ended: %s", app, crash.message)
+            self._server.annotate_job(app, {CRASH_ANNOTATION: json.dumps(asdict(crash))})
+            job = self._server.find_job(app) or job
+        status = job.setdefault("status", {})
+        status.setdefault("state", {})["phase"] = "Aborting"
+        self._server.replace_job_status(job)
+
+    def remove(self, app: str) -> None:
+        self._server.delete_job(app)
+        self._kept.pop(app, None)
+
+    def apps(self) -> list[str]:
+        """Without those that are being removed, which are helped on their way."""
+        names = []
+        for job in self._server.jobs(self._place.selector):
+            name = str(job["metadata"]["name"])
+            if "deletionTimestamp" in job["metadata"]:
+                self._free_stranded(self._pods(name))
+            else:
+                names.append(name)
+        return names
+
+    def logs(self, app: str, tail: int | None = None) -> list[str]:
+        kept = self._kept.get(app, [])
+        shown = kept if tail is None else kept[len(kept) - min(tail, len(kept)) :]
+        return max(self._logs.read(app, tail), shown, key=len)
+
+    def follow(self, app: str) -> Iterator[str | None]:
+        for line in self._logs.follow(app, lambda: self.status(app).phase in (*ENDED, AppPhase.ABSENT)):
+            if self._closed.is_set():
+                return
+            yield line
+
+    def close(self) -> None:
+        self._closed.set()
+        self._runner.close()
+
+    def _pods(self, app: str) -> list[Pod]:
+        return self._server.pods(f"{JOB_LABEL}={app}")
+
+    def _events(self, job: Json) -> list[Json]:
+        """On the job, and on the pod group that Volcano makes for it."""
+        name, uid = job["metadata"]["name"], job["metadata"]["uid"]
+        return self._server.events(name) + self._server.events(f"{name}-{uid}")
+
+    def _free_stranded(self, pods: list[Pod]) -> None:
+        now = datetime.now(UTC)
+        for pod in pods:
+            if is_stranded(pod, now):
+                logger.warning("pod %s is stranded on node %s, and is replaced", pod["metadata"]["name"], pod["spec"].get("nodeName"))
+                self._server.force_delete_pod(pod)
+
+    def _keep_logs(self, app: str) -> None:
+        lines = self._logs.read(app, KEPT_LINES)
+        if len(lines) >= len(self._kept.get(app, [])):
+            self._kept[app] = lines
+        while len(self._kept) > KEPT_APPS:
+            self._kept.pop(next(iter(self._kept)))

@@ -1,0 +1,92 @@
+"""The ordinary way, for real: install, a posted spec, two pods a stage, weights in S3, uninstall with nothing left.
+
+The tests of this module run in order, over one release.
+"""
+
+import json
+
+import pytest
+
+from api import keys
+from api.exports import FORMATS
+from api.replay import replay
+from tests.cluster.kube import Namespace
+from tests.cluster.object_store import ObjectStore
+from tests.cluster.release import NAME, Release
+from tests.cluster.search import DOMAINS, STEPS, search_spec
+from tests.services.waiting import wait_for
+
+pytestmark = pytest.mark.quick
+STAGES = ["prepare", "reference", "proxy", "main", "baseline-uniform", "evaluate"]
+TRAINING = "app.kubernetes.io/name=solfa-trainer"
+
+
+def test_the_service_is_ready_and_passes_its_own_test(release: Release, namespace: Namespace) -> None:
+    with release.client() as client:
+        assert list(client.experiments()) == []
+    assert "Succeeded" in namespace.helm("test", NAME)
+
+
+def test_its_pod_runs_the_image_that_the_values_name(release: Release, namespace: Namespace) -> None:
+    (pod,) = namespace.get("pods", f"app.kubernetes.io/instance={NAME},app.kubernetes.io/name=solfa")
+    images = {container["image"] for kind in ("containers", "initContainers") for container in pod["spec"][kind]}
+    control = dict(value.split("=", 1) for value in release.values)
+    assert images == {f"{control['images.control.repository']}:{control['images.control.tag']}"}
+
+
+def test_validation_shows_the_jobs_that_the_api_server_would_take(release: Release, namespace: Namespace) -> None:
+    with release.client() as client:
+        validated = client.validate(search_spec("search"))
+    assert [launch["kind"] for launch in validated.launches] == ["Job"] * len(STAGES)
+    for launch in validated.launches:
+        namespace.kubectl("create", "--dry-run=server", "--filename", "-", stdin=json.dumps(launch))
+    assert namespace.get("jobs.batch.volcano.sh") == []
+
+
+def test_a_posted_spec_becomes_weights(release: Release, namespace: Namespace, object_store: ObjectStore) -> None:
+    with release.client() as client:
+        submitted = client.submit(search_spec("search"))
+    pods = wait_for(lambda: _running(namespace, submitted.id), seconds=600, every=1)
+    assert {pod["metadata"]["labels"]["solfa.dev/stage"] for pod in pods} == {"prepare"}
+
+    record = release.finished("search")
+    assert [(stage.name, stage.phase.value, len(stage.attempts)) for stage in record.stages] == [
+        (name, "succeeded", 1) for name in STAGES
+    ], namespace.describe()
+    bucket = object_store.bucket(namespace.name)
+    assert all(bucket.exists(keys.result(record.id, name)) for name in STAGES)
+
+
+def _running(namespace: Namespace, experiment: str) -> list[dict]:  # type: ignore[type-arg]
+    """The two pods of a stage, once both run."""
+    pods = namespace.get("pods", f"{TRAINING},solfa.dev/experiment={experiment}")
+    return pods if len(pods) == 2 and all(pod["status"]["phase"] == "Running" for pod in pods) else []
+
+
+def test_the_weights_replay_and_go_into_every_format(release: Release) -> None:
+    with release.client() as client:
+        averaged = client.weights("search").averaged_weights.root
+        found = replay([client.history("search")])
+        exported = {name: client.export("search", name) for name in FORMATS}
+        compared = client.comparison("search").compared
+    assert sorted(averaged) == sorted(DOMAINS)
+    assert sum(averaged.values()) == pytest.approx(1)
+    assert (found.agrees, found.steps) == (True, STEPS)
+    assert found.averaged_weights.root == pytest.approx(averaged, abs=1e-12)
+    assert all(domain in text for text in exported.values() for domain in DOMAINS)
+    assert [row.mixture for row in compared.rows] == ["averaged", "uniform"]
+
+
+def test_what_a_stage_said_is_kept_when_its_pods_are_gone(release: Release, namespace: Namespace) -> None:
+    wait_for(lambda: not namespace.get("pods,jobs.batch.volcano.sh", TRAINING), seconds=180, every=1)
+    with release.client() as client:
+        lines = client.logs("search", "proxy").lines
+    assert any("proxy is done" in line for line in lines)
+
+
+def test_uninstalling_leaves_nothing_also_of_what_is_training(release: Release, namespace: Namespace) -> None:
+    with release.client() as client:
+        submitted = client.submit(search_spec("another"))
+    wait_for(lambda: _running(namespace, submitted.id), seconds=300, every=1)
+    release.uninstall()
+    wait_for(lambda: not namespace.left(), seconds=120, every=1)

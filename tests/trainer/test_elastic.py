@@ -1,0 +1,112 @@
+"""A stage on two machines, as the launcher starts it: torchrun's elastic agents, here both on this one. What a cluster does beside is
+tested on a cluster."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+
+import pytest
+
+from api import keys
+from api.bucket import FileBucket
+from api.spec import Compute
+from api.stage_config import AttemptFailure, StageReport
+from services.launch.manifest import elastic_torchrun
+from tests.services.waiting import wait_for
+from tests.trainer.stage_runner import ENVIRONMENT, TINY_TRAINING, StageRunner, tiny_spec, write_corpus
+
+pytestmark = pytest.mark.slow
+COMPUTE = Compute.model_validate({"replicas": {"min": 1, "max": 2}})
+
+
+def agent_command(port: int, hosts: bool, arguments: list[str]) -> list[str]:
+    """The command of one pod, with what the cluster would put in its place."""
+    rendered = [*elastic_torchrun("xtest-reference-1", COMPUTE, sys.executable), *arguments]
+    rendered[rendered.index("--rdzv-endpoint") + 1] = f"127.0.0.1:{port}"
+    values = {"$(SOLFA_POD_IP)": "127.0.0.1", "$(SOLFA_HOSTS_RENDEZVOUS)": str(hosts).lower()}
+    for name, value in values.items():
+        rendered = [part.replace(name, value) for part in rendered]
+    return rendered
+
+
+@contextmanager
+def agents(runner: StageRunner, stage: str, number: int = 2) -> Iterator[list[subprocess.Popen[bytes]]]:
+    """Agents of attempt 1 of `stage`, each in a session of its own, the first with the rendezvous; killed at the end."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    arguments = ["--bucket", runner.bucket.url, "--config", runner.config(stage)]
+    with ExitStack() as stack:
+        started = []
+        for index in range(number):
+            log = stack.enter_context((runner.bucket.root.parent / f"agent{index}.log").open("wb"))
+            process = subprocess.Popen(
+                agent_command(port, index == 0, arguments),
+                env={**os.environ, **ENVIRONMENT},
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+            stack.callback(lose, process)
+            started.append(process)
+        yield started
+
+
+def lose(agent: subprocess.Popen[bytes]) -> None:
+    """All of its machine dies at once."""
+    with suppress(ProcessLookupError):
+        os.killpg(agent.pid, signal.SIGKILL)
+    for worker in workers_of(agent.pid):
+        with suppress(ProcessLookupError):
+            os.kill(worker, signal.SIGKILL)
+    agent.wait()
+
+
+def workers_of(agent: int) -> list[int]:
+    """Torchrun gives its workers sessions of their own."""
+    found = []
+    for path in Path("/proc").iterdir():
+        with suppress(OSError, ValueError):
+            fields = (path / "stat").read_text().rpartition(")")[2].split()
+            if int(fields[1]) == agent or int(fields[2]) == agent or int(fields[3]) == agent:
+                found.append(int(path.name))
+    return found
+
+
+def report(runner: StageRunner, stage: str) -> StageReport | None:
+    blob = runner.bucket.find(keys.attempt_report("xtest", stage, 1))
+    return StageReport.model_validate_json(blob.data) if blob else None
+
+
+def make_runner(tmp_path: Path, **training: int) -> StageRunner:
+    write_corpus(tmp_path / "corpus", ("easy", "hard", "middle"), documents=100)
+    spec = tiny_spec(tmp_path / "corpus", training={"proxy": {**TINY_TRAINING, **training}}, compute={"default": COMPUTE.model_dump()})
+    return StageRunner(FileBucket(tmp_path / "bucket"), spec)
+
+
+def test_a_failing_program_ends_every_agent_without_an_error_and_says_why(tmp_path: Path) -> None:
+    runner = make_runner(tmp_path)
+    with agents(runner, "reference") as (first, second):  # its data was never prepared
+        assert (first.wait(200), second.wait(200)) == (0, 0), (tmp_path / "agent0.log").read_text()
+    failure = AttemptFailure.model_validate_json(runner.bucket.get(keys.attempt_failure("xtest", "reference", 1)).data)
+    assert not failure.retryable
+    assert "There is no object" in failure.message or "prepare" in failure.message
+
+
+def test_a_lost_machine_leaves_the_others_training_and_no_failure_behind(tmp_path: Path) -> None:
+    runner = make_runner(tmp_path, steps=200, save_every=20)
+    runner.run("prepare")
+    with agents(runner, "reference") as (first, second):
+        wait_for(lambda: (seen := report(runner, "reference")) and seen.world_size == 2 and seen.step > 20, 200, every=0.2)
+        lose(second)
+        wait_for(lambda: (seen := report(runner, "reference")) and seen.world_size == 1, 100, every=0.2)
+        assert first.wait(200) == 0, (tmp_path / "agent0.log").read_text()
+    result = runner.result("reference")
+    assert result.trained is not None
+    assert result.trained.steps == 200
+    assert runner.bucket.find(keys.attempt_failure("xtest", "reference", 1)) is None
