@@ -10,7 +10,8 @@ from safetensors.numpy import load_file, save_file
 
 from api import keys
 from api.errors import BucketUnavailable
-from api.stage_config import ExitCode
+from api.stage_config import AttemptFailure, ExitCode
+from tests.builders import START
 from tests.services.waiting import wait_for
 from tests.trainer import equality
 from tests.trainer.faults import Fault, break_embeddings, fail_with, hold_until
@@ -187,5 +188,18 @@ def test_an_error_that_nobody_expected_is_written_down_with_its_traceback(undist
     said = runner.failure("main")
     assert (said.code, said.message, said.retryable) == ("unexpected", "ZeroDivisionError: by zero", True)
     assert said.tail[-1] == "ZeroDivisionError: by zero"
-    runner.finish("main", 1)  # an elastic restart within the attempt
+    assert runner.fork("main").wait() == DONE  # an elastic agent starts it again: this attempt is over
+    assert runner.failure("main") == said
+    assert not runner.bucket.exists(keys.result(runner.experiment, "main"))
+    runner.finish("main", 2)
+
+
+@pytest.mark.parametrize("code", ["interrupted", "process_lost"])
+def test_an_attempt_that_was_stopped_or_lost_a_process_goes_on_when_it_is_started_again(
+    undisturbed: StageRunner, work: Path, code: str
+) -> None:
+    runner = undisturbed.copy(work, "main")
+    said = AttemptFailure(attempt=1, code=code, message="", retryable=True, exit_code=1, rank=0, at=START)
+    runner.bucket.put(keys.attempt_failure(runner.experiment, "main", 1), said.model_dump_json().encode())
+    runner.finish("main", 1)
     assert runner.failure("main") is None
