@@ -47,7 +47,7 @@ def run_demo(folder: Path) -> str:
     command = [sys.executable, "-m", "examples.demo", "--spec", folder / "examples" / "demo" / "spec.yaml"]
     command += ["--cache", folder / ".cache" / "demo", "--home", folder / "home"]
     environment = {**os.environ, "COLUMNS": "120", "SOLFA_PORT": "0"}
-    done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=280, check=False)
+    done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -63,6 +63,7 @@ def attempts(folder: Path, name: str) -> dict[str, int]:
     return {stage["name"]: len(stage["attempts"]) for stage in stages}
 
 
+@pytest.mark.timeout(1800)  # three demos, one after the other
 def test_the_demo_ends_with_weights_and_a_comparison_and_a_second_one_reuses_them(folder: Path) -> None:
     said = run_demo(folder)
     for domain in ("aws_api", "crypto_hex", "wiki_fr"):

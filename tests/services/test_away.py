@@ -24,6 +24,7 @@ def test_a_bucket_that_is_gone_is_said_to_be_and_is_not_taken_for_an_empty_one(t
     with running(tmp_path) as service:
         service.submit("kept", {"hang": {"proxy": [1]}, "steps": 4}, comparison={"mixtures": []})
         service.until_stage("kept", "proxy", "running")
+        wait_for(lambda: service.get("/kept/weights/history").status_code == 200)
         before = service.get("/kept").json()
         folder = tmp_path / "bucket"
         folder.rename(tmp_path / "unmounted")

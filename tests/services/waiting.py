@@ -8,7 +8,7 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-def wait_for(condition: Callable[[], T], seconds: float = 20.0, every: float = 0.01) -> T:
+def wait_for(condition: Callable[[], T], seconds: float = 60.0, every: float = 0.01) -> T:
     """The first truthy answer of `condition`. Fails after `seconds`."""
     deadline = time.monotonic() + seconds
     while not (answer := condition()):
