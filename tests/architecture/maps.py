@@ -7,6 +7,7 @@ from typing import Any
 
 from api.exports import FORMATS
 from api.stages import LEGAL
+from examples.demo.corpus import DOMAINS
 from services.app import create_app
 from services.settings import PREFIX, Settings
 from tests.architecture.sources import PACKAGES, ROOT, sources
@@ -65,6 +66,12 @@ def settings() -> str:
         shown = "" if field.default in ("", None, {}, ()) else f"`{field.default}`"
         lines.append(f"| `{PREFIX}{name.upper()}` | {shown} | {meaning} |")
     return "\n".join(lines)
+
+
+def texts() -> str:
+    """What the demo's domains are made of."""
+    rows = [f"| `{one.name}` | {one.what} | {one.archive.rstrip('-')} | {one.licence} | {one.megabytes:g} MB |" for one in DOMAINS]
+    return "\n".join(["| domain | what it is | package | licence | at most |", "|---|---|---|---|---|", *rows])
 
 
 def dependencies() -> str:

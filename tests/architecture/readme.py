@@ -11,6 +11,7 @@ from tests.architecture.spec_table import spec_table
 
 README = Path(__file__).parents[2] / "README.md"
 SECTIONS: dict[str, Callable[[], str]] = {
+    "texts": maps.texts,
     "spec": spec_table,
     "exports": maps.exports,
     "rest": maps.rest,
