@@ -1,18 +1,14 @@
-"""What the chart makes of four sets of values, as a reviewer can read it, and what it refuses. Skipped where helm is not installed.
-
-`SOLFA_WRITE_GOLDEN=1 pytest tests/charts/test_render.py` writes the golden files anew.
-"""
+"""What the chart makes of four sets of values, as a reviewer can read it, and what it refuses. Skipped where helm is not installed."""
 
 import json
-import os
 from pathlib import Path
 
 import pytest
 
 from tests.charts.rendering import CHART, HELM, ROOT, VALUES, containers, helm, objects, pods, refusal, render
+from tests.reference import assert_golden
 
 pytestmark = pytest.mark.skipif(HELM is None, reason="helm is not installed")
-GOLDEN = ROOT / "tests" / "golden" / "chart"
 EXAMPLES = ROOT / "examples" / "cluster"
 by_name = pytest.mark.parametrize("values", VALUES, ids=lambda path: path.stem)
 
@@ -20,11 +16,7 @@ by_name = pytest.mark.parametrize("values", VALUES, ids=lambda path: path.stem)
 @by_name
 def test_a_set_of_values_makes_what_its_golden_file_says(values: Path) -> None:
     text = render(values)
-    path = GOLDEN / values.name
-    if "SOLFA_WRITE_GOLDEN" in os.environ:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
-    assert text == path.read_text()
+    assert_golden(f"chart/{values.name}", text)
 
 
 def test_lint_finds_nothing() -> None:

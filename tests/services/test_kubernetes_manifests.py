@@ -1,11 +1,6 @@
-"""What is created on a cluster, as a reviewer can read it: the Volcano job of a stage for three places, against golden files.
+"""What is created on a cluster, as a reviewer can read it: the Volcano job of a stage for three places, against golden files."""
 
-`SOLFA_WRITE_GOLDEN=1 pytest tests/services/test_kubernetes_manifests.py` writes them anew.
-"""
-
-import os
 import re
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -22,9 +17,9 @@ from services.launch.manifest import Place
 from services.server import place
 from services.settings import Settings
 from tests.builders import make_spec
+from tests.reference import assert_golden
 from tests.services.test_appdef import request
 
-GOLDEN = Path(__file__).parent.parent / "golden" / "manifests"
 PLAIN = Place("s3://weights/solfa", "registry.example/solfa-trainer:1")
 FULL = {
     "SOLFA_CLUSTER": "kubernetes",
@@ -64,11 +59,7 @@ def rendered(where: Place, spec: ExperimentSpec, stage: str, attempt: int = 1) -
 def test_the_job_is_as_its_golden_file_says(case: str) -> None:
     shown = yaml.safe_dump(rendered(*CASES[case]), sort_keys=True)
     shown = re.sub("torchx.pytorch.org/version: .*", "torchx.pytorch.org/version: any", shown)
-    path = GOLDEN / f"{case}.yaml"
-    if "SOLFA_WRITE_GOLDEN" in os.environ:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(shown)
-    assert shown == path.read_text()
+    assert_golden(f"manifests/{case}.yaml", shown)
 
 
 def test_the_same_request_gives_the_same_job_and_its_name_is_the_apps() -> None:
