@@ -73,14 +73,14 @@ def _how_to_run(client: Client, spec: Path) -> tuple[str, list[str]]:
 
     A search that has succeeded is not run again: another name takes its results over, and runs anew only what has changed since.
     """
-    text = read_spec(spec)
+    text, shown = read_spec(spec), str(_from_here(spec))
     name = first = parse_spec(text).name
     number = 1
     while True:
         try:
             found = client.get(name)
         except NotFound:
-            return name, ["submit", str(spec), "--wait", *(["--name", name] if name != first else [])]
+            return name, ["submit", shown, "--wait", *(["--name", name] if name != first else [])]
         if client.spec(name) == (text if name == first else read_spec(spec, name)):
             if found.phase in (ExperimentPhase.FAILED, ExperimentPhase.CANCELLED):
                 client.retry(name)
@@ -103,17 +103,24 @@ def _solfa(*arguments: str, home: Path) -> int:
 
 def _say_what_next(name: str, home: Path) -> None:
     where = "" if home == Path(".solfa") else f" --home {home}"
-    solfa = f"{SOLFA.relative_to(Path.cwd()) if SOLFA.is_relative_to(Path.cwd()) else SOLFA}"
     _say(5, "To look further (the service is still up)")
-    for command, what in (
+    commands = (
         (f"weights {name} --format megatron", "or nanotron, olmo-core, streaming, ...: for your trainer"),
         (f"status {name}", "every stage: how long it took, and what it said"),
+        (f"data {name}", "what it was trained on, and how often each stage passed over it"),
         (f"logs {name} proxy", "any stage's log"),
         ("submit examples/ablation.yaml --wait", "what is left when the reference is dropped"),
         ("down", "stop the service; `up` finds all of it again"),
-    ):
-        console.print(f"  {solfa} {command}{where}", style="bold", markup=False, soft_wrap=True, end="")
+    )
+    width = max(len(command) for command, _ in commands)
+    for command, what in commands:
+        console.print(f"  {_from_here(SOLFA)} {command + where:{width + len(where)}}", style="bold", markup=False, soft_wrap=True, end="")
         console.print(f"   {what}", style="dim", markup=False, soft_wrap=True)
+
+
+def _from_here(path: Path) -> Path:
+    """As a person would type it."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
 if __name__ == "__main__":
