@@ -127,8 +127,8 @@ def test_lines_of_an_attempt_by_number_and_from_the_end(served: Running) -> None
     assert [line[:24] for line in kept["lines"]] == ["prepare attempt 2 reads "]
     assert served.get(f"{path}?attempt=1").json()["lines"][0].startswith("prepare attempt 1 reads ")
     assert served.get(f"{path}?attempt=1&tail=1").json()["lines"] == served.get(f"{path}?attempt=1").json()["lines"][-1:]
-    live = served.get("/logged/stages/reference/logs").json()
-    assert live["lines"][0].startswith("reference attempt 1 reads ")
+    live = wait_for(lambda: served.get("/logged/stages/reference/logs").json()["lines"])
+    assert live[0].startswith("reference attempt 1 reads ")
     with stream(served, f"{path}?follow=true") as lines:  # of an app that is removed: the bucket has its lines
         assert [line for line in lines if line] == ["event: line", f"data: {kept['lines'][0]}", "event: end", "data: "]
     assert "no attempt yet: it is blocked" in problem(served.get("/logged/stages/proxy/logs"), 404, "not_found")["detail"]
