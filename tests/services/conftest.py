@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.services.running import Running, running
+from tests.services.waiting import wait_for
 
 
 @pytest.fixture(scope="module")
@@ -26,4 +27,6 @@ def gallery(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
         service.submit("done", {"steps": 6})
         assert [service.until(name)["phase"] for name in ("done", "broken", "ended")] == ["succeeded", "failed", "cancelled"]
         service.until_stage("live", "proxy", "running")
+        for path in ("/live/weights/history", "/live/weights/current"):
+            wait_for(lambda path=path: service.get(path).status_code == 200)
         yield service

@@ -14,6 +14,7 @@ import pytest
 
 from services.reconciler import Pace
 from tests.services.running import Running, running
+from tests.services.waiting import wait_for
 
 CONFIGURATION = Path(__file__).with_name("schemathesis.toml")
 ANSWERED = re.compile(r'solfa_http_request_duration_seconds_count\{method="(\w+)",route="([^"]+)",status="(\d)\d\d"\} [1-9]')
@@ -30,6 +31,8 @@ def submit_all(service: Running) -> None:
     for name in ("done", "broken", "lost-1", "lost-3", "lost-5", "lost-7"):
         service.until(name)
     service.until_stage("live", "proxy", "running")
+    for path in ("/live/weights/history", "/live/weights/current"):
+        wait_for(lambda path=path: service.get(path).status_code == 200)
 
 
 @pytest.mark.slow
