@@ -44,7 +44,7 @@ def migrate() -> None:
 def sweep() -> None:
     """End and remove every training job of SOLFA_RELEASE once its service is gone; `helm uninstall` runs it last."""
     from services.launch.api_server import ApiServer, connect  # noqa: PLC0415  # a second of imports, which nothing else here needs
-    from services.launch.sweep import sweep as sweep_jobs  # noqa: PLC0415
+    from services.launch.sweep import sweep as sweep_jobs  # noqa: PLC0415  # as above
 
     settings = Settings.from_environment()
     release = f"app.kubernetes.io/instance={settings.release}"
