@@ -6,8 +6,11 @@ Everything two processes may write at the same time goes through `create` (creat
 import errno
 import fcntl
 import hashlib
+import itertools
+import random
 import shutil
 import threading
+import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
@@ -42,10 +45,30 @@ from api.errors import (
 )
 
 Store = LocalStore | MemoryStore | S3Store
-_PATIENCE: dict[str, Any] = {  # a minute at most; obstore's own default is three. Its `client_options` would undo AWS_ALLOW_HTTP
-    "retry_config": {"max_retries": 5, "retry_timeout": timedelta(seconds=30)},
-}
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 10.0  # seconds between two tries
 _SIGNS_OF_FULL = ("os error 28)", "os error 122)")  # ENOSPC, EDQUOT, as Rust writes them
+
+
+@dataclass(frozen=True)
+class _Patience:
+    """How often, and for how long, a bucket that is away or busy is asked again."""
+
+    retries: int
+    seconds: float
+
+    def pause(self, number: int) -> float:
+        """Seconds after the `number`-th failure, from 0; some of it by chance, so that many do not come at once."""
+        return min(_LONGEST_PAUSE, _FIRST_PAUSE * 2.0**number) * random.uniform(0.5, 1)
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """As obstore's own retries want it, for all that may be done twice."""
+        backoff = {"init_backoff": timedelta(seconds=_FIRST_PAUSE), "base": 2, "max_backoff": timedelta(seconds=_LONGEST_PAUSE)}
+        return {"max_retries": self.retries, "retry_timeout": timedelta(seconds=self.seconds), "backoff": backoff}
+
+
+_NONE = _Patience(0, 0)
+_BRIEF = _Patience(5, 30)  # a minute at most in all; obstore's own default is three
 
 
 @dataclass(frozen=True)
@@ -68,9 +91,12 @@ class Entry:
 class Bucket:
     """Objects by key. Safe to use from many threads. Every failure is a BucketError."""
 
-    def __init__(self, store: Store, url: str) -> None:
+    def __init__(self, store: Store, url: str, once: Store | None = None, patience: _Patience = _NONE) -> None:
+        """`once` is the same place, asked once only; needed where `store` asks again by itself."""
         self._store = store
+        self._once = once or store
         self.url = url
+        self._patience = patience
 
     def _at(self, key: str) -> AbstractContextManager[None]:
         """Around every use of the store: what it raises, as ours."""
@@ -104,16 +130,33 @@ class Bucket:
 
     def create(self, key: str, data: bytes) -> str:
         """Write only if the key is absent. Returns the etag; raises AlreadyExists."""
-        with self._at(key):
-            return _etag(obstore.put(self._store, key, data, mode="create"))
+        return self._conditionally(key, data, "create")
 
     def replace(self, key: str, data: bytes, etag: str) -> str:
         """Write only if the object still has `etag`. Returns the new etag; raises EtagMismatch, also for a missing key."""
         try:
-            with self._at(key):
-                return _etag(obstore.put(self._store, key, data, mode={"e_tag": etag}))
+            return self._conditionally(key, data, {"e_tag": etag})
         except (AlreadyExists, KeyMissing) as error:  # S3: 409 for a write at the same moment, 404 for a deleted key
             raise EtagMismatch(f"{key} was changed by somebody else.") from error
+
+    def _conditionally(self, key: str, data: bytes, mode: Any) -> str:
+        """A conditional write, tried again here and not by obstore: after a try that nobody answered, a refusal may be of that very try,
+        carried out and not confirmed. Then what is there tells. (So `data` should be one writer's alone: with a time or a name in it.)"""
+        deadline = time.monotonic() + self._patience.seconds
+        for number in itertools.count():
+            try:
+                with self._at(key):
+                    return _etag(obstore.put(self._once, key, data, mode=mode))
+            except BucketUnavailable:
+                if number == self._patience.retries or time.monotonic() > deadline:
+                    raise
+                time.sleep(self._patience.pause(number))
+            except (AlreadyExists, EtagMismatch, KeyMissing):
+                found = self.find(key) if number else None
+                if found is None or found.data != data:
+                    raise
+                return found.etag
+        raise AssertionError  # the count has no end
 
     def update(self, key: str, change: Callable[[bytes | None], bytes], tries: int = 10) -> None:
         """Read, change and write back until no one else wrote in between."""
@@ -242,10 +285,12 @@ class FileBucket(Bucket):
             shutil.rmtree(self.root / prefix, ignore_errors=True)
 
 
-def open_bucket(url: str, options: Mapping[str, Any] | None = None) -> Bucket:
+def open_bucket(url: str, options: Mapping[str, Any] | None = None, patience: timedelta | None = None) -> Bucket:
     """The bucket at `file:///folder`, `memory://` (this process only) or `s3://name/prefix`.
 
-    `options` are obstore's S3 settings (endpoint, region, access_key_id, ...), beside the AWS_* variables that it reads.
+    `options` are obstore's S3 settings (endpoint, region, access_key_id, ...), beside the AWS_* variables that it reads; its
+    `client_options` would undo AWS_ALLOW_HTTP. An S3 that is away or busy is asked again: for seconds, since a person may be waiting, or,
+    after longer and longer pauses, for `patience` (minutes: past five a request's signature may have run out).
     Raises BadRequest for any other URL.
     """
     parts = urlsplit(url)
@@ -257,7 +302,10 @@ def open_bucket(url: str, options: Mapping[str, Any] | None = None) -> Bucket:
         return Bucket(MemoryStore(), url)
     if parts.scheme == "s3" and parts.netloc:
         with _translated(url):
-            return Bucket(S3Store.from_url(url, **(_PATIENCE | dict(options or {}))), url)
+            chosen = _Patience(1 << 16, patience.total_seconds()) if patience else _BRIEF
+            given = {"retry_config": chosen.config} | dict(options or {})
+            once = S3Store.from_url(url, **given | {"retry_config": _NONE.config})
+            return Bucket(S3Store.from_url(url, **given), url, once, chosen)
     raise BadRequest(f"A bucket is file:///folder, s3://name/prefix or memory://, not {url!r}.")
 
 

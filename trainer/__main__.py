@@ -18,6 +18,7 @@ from trainer.world import World, join_world, leave_world
 
 log = logging.getLogger("trainer")
 PATIENCE = timedelta(minutes=30)  # with another process, in a collective
+BUCKET_PATIENCE = timedelta(minutes=4)  # with a bucket that is away: another attempt would find it so too
 
 
 def main() -> int:
@@ -28,7 +29,7 @@ def main() -> int:
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stdout)
     try:
-        bucket = open_bucket(arguments.bucket)
+        bucket = open_bucket(arguments.bucket, patience=BUCKET_PATIENCE)
     except SolfaError as error:
         log.error("%s", error)
         return explain(error).exit_code
