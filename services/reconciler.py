@@ -5,6 +5,7 @@ loses nothing and runs nothing twice. The lease's token guards every write: of t
 """
 
 import logging
+import socket
 import threading
 import uuid
 from collections.abc import Callable
@@ -74,7 +75,7 @@ class Reconciler:
         self._on_pass = on_pass
         self._observer = Observer(store, cluster, bucket)
         self._tidier = Tidier(store, cluster, bucket)
-        self._holder = f"reconciler-{uuid.uuid4().hex}"
+        self._holder = f"{socket.gethostname()[:60]}/{uuid.uuid4().hex}"  # a person finds the pod or machine that leads by it
         self._lease: Lease | None = None
         self._wake = threading.Event()
 

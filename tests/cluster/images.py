@@ -46,7 +46,33 @@ def built_and_pushed(registry: str, folder: Path) -> Images:
     control = builder.build(ROOT / "docker/control/Dockerfile", ROOT, "solfa-control", options)
     plain = builder.build(ROOT / "docker/trainer/Dockerfile", ROOT, "solfa-trainer", options)
     trainer = builder.build(ROOT / "tests/cluster/Dockerfile", folder, "solfa-trainer-with-texts", {"BASE_IMAGE": plain})
-    return Images(builder.push(control, registry), builder.push(trainer, registry))
+    made = Images(*(f"{registry}/{image.removeprefix('localhost/')}" for image in (control, trainer)))
+    for image, name in ((control, made.control), (trainer, made.trainer)):
+        _push(image, name)
+    return made
+
+
+def relabelled(images: Images) -> Images:
+    """The same images under other names: a next version, for an upgrade."""
+    newer = Images(f"{images.control}-next", f"{images.trainer}-next")
+    for image, name in ((images.control, newer.control), (images.trainer, newer.trainer)):
+        _push(f"localhost/{image.partition('/')[2]}", name)
+    return newer
+
+
+def _tool() -> str:
+    return os.environ.get("SOLFA_TEST_BUILDER") or ("buildah" if shutil.which("buildah") else "docker")
+
+
+def _push(image: str, name: str) -> None:
+    """A local image to a registry, as `name`, by which pods pull it."""
+    begin = time.monotonic()
+    if _tool() == "buildah":  # a test registry is plain HTTP as often as not; layers are not worth compressing for one machine
+        run("nice", "buildah", "push", "--quiet", "--tls-verify=false", "--disable-compression", image, f"docker://{name}")
+    else:
+        run("docker", "tag", image, name)
+        run("docker", "push", "--quiet", name)
+    _say(f"pushed {name} in {time.monotonic() - begin:.0f} s")
 
 
 class _Builder:
@@ -55,7 +81,7 @@ class _Builder:
     def __init__(self, pip: Path) -> None:
         self.pip = pip
         pip.write_text(_pip_conf())
-        self.tool = os.environ.get("SOLFA_TEST_BUILDER") or ("buildah" if shutil.which("buildah") else "docker")
+        self.tool = _tool()
 
     def build(self, dockerfile: Path, context: Path, name: str, options: dict[str, str]) -> str:
         """The image's local name, with its content's digest as its tag."""
@@ -69,18 +95,6 @@ class _Builder:
         run(self.tool, "tag", f"localhost/{name}:latest", tagged)
         _say(f"built {tagged} in {time.monotonic() - begin:.0f} s")
         return tagged
-
-    def push(self, image: str, registry: str) -> str:
-        """The name by which pods pull it."""
-        begin = time.monotonic()
-        name = f"{registry}/{image.removeprefix('localhost/')}"
-        if self.tool == "buildah":  # a test registry is plain HTTP as often as not; layers are not worth compressing for one machine
-            run("nice", "buildah", "push", "--quiet", "--tls-verify=false", "--disable-compression", image, f"docker://{name}")
-        else:
-            run("docker", "tag", image, name)
-            run("docker", "push", "--quiet", name)
-        _say(f"pushed {name} in {time.monotonic() - begin:.0f} s")
-        return name
 
     def _format(self) -> list[str]:
         return ["--type", "image", "--format", "{{.FromImageID}}"] if self.tool == "buildah" else ["--format", "{{.Id}}"]

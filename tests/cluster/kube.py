@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import re
 import shutil
 import subprocess
@@ -72,8 +73,10 @@ class Namespace:
 
     @contextmanager
     def forwarded(self, service: str) -> Iterator[str]:
-        """The URL by which this machine reaches a service's first port."""
-        command = ["kubectl", "--namespace", self.name, "port-forward", f"service/{service}", ":http"]
+        """The URL by which this machine reaches the first port of a service's ready pod."""
+        ready = [pod["metadata"]["name"] for pod in self.get("pods", f"app.kubernetes.io/name={service}") if is_ready(pod)]
+        assert ready, f"no pod of {service} is ready"
+        command = ["kubectl", "--namespace", self.name, "port-forward", f"pod/{random.choice(ready)}", ":http"]
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
             assert process.stdout
             first = process.stdout.readline()
@@ -83,6 +86,12 @@ class Namespace:
                 yield f"http://{found[1]}"
             finally:
                 process.terminate()
+
+
+def is_ready(pod: Json) -> bool:
+    """Whether it is ready, and stays."""
+    conditions = pod["status"].get("conditions", [])
+    return "deletionTimestamp" not in pod["metadata"] and any(one["type"] == "Ready" and one["status"] == "True" for one in conditions)
 
 
 @contextmanager

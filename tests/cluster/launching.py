@@ -98,4 +98,5 @@ def make_launching(namespace: Namespace, store: ObjectStore, image: str, folder:
     bucket = store.bucket("launching")
     place = Place(bucket.url, **{**settings, **chosen})
     name = "x" + "".join(chr(ord("a") + int(digit, 16)) for digit in uuid.uuid4().hex[:10])
-    return Launching(StageRunner(bucket, spec, name), KubernetesCluster(place), place)  # type: ignore[arg-type]  # a file bucket is not needed
+    runner = StageRunner(bucket, spec, name, folder / "cache")  # type: ignore[arg-type]  # a file bucket is not needed to start stages
+    return Launching(runner, KubernetesCluster(place), place)

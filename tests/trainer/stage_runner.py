@@ -116,15 +116,16 @@ def _forked_trainer(arguments: list[str], environment: Mapping[str, str], log: P
 
 @dataclass
 class StageRunner:
-    """One experiment in a file bucket."""
+    """One experiment in a file bucket; in another, whose `folder` is to be named, its stages can be started and not forked."""
 
     bucket: FileBucket
     spec: ExperimentSpec
     experiment: str = "xtest"
+    folder: Path | None = None
 
     @property
     def cache(self) -> Path:
-        return self.bucket.root.with_name(f"{self.bucket.root.name}-cache")
+        return self.folder or self.bucket.root.with_name(f"{self.bucket.root.name}-cache")
 
     def config(self, stage: str, attempt: int = 1) -> str:
         """Write the StageConfig of an attempt; its key."""
