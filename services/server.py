@@ -131,6 +131,7 @@ def place(settings: Settings, bucket_url: str) -> Place:
         secret=settings.trainer_secret or None,
         pull_secrets=settings.image_pull_secrets,
         node_selector=settings.node_selector,
+        gpu_resource=settings.gpu_resource,
         environment=settings.trainer_env,
         shm_mb=settings.shm_mb,
         data_claims=settings.data_claims,

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from api.errors import BadRequest
+from api.spec.compute import RESOURCE_PATTERN
 
 PREFIX = "SOLFA_"
 PASSED_ON = ("PATH", "HOME", "USER", "LOGNAME", "LANG", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", "CUDA_HOME")
@@ -78,6 +79,8 @@ class Settings(BaseModel):
     """Names, with commas between."""
     node_selector: Mapped = {}
     """A JSON object of node labels."""
+    gpu_resource: str = Field(default="nvidia.com/gpu", pattern=RESOURCE_PATTERN)
+    """What a GPU is called on the cluster, such as `amd.com/gpu`."""
     trainer_env: Mapped = {}
     """A JSON object: environment of the training pods (AWS_ENDPOINT_URL, AWS_REGION, ...)."""
     data_claims: Mapped = {}

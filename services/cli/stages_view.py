@@ -59,6 +59,15 @@ def _bar(stage: StageView) -> Text:
 
 
 def _words(stage: StageView) -> str:
+    asked = f"({_machines(stage.replicas)} asked for)" if stage.replicas and not stage.phase.terminal else ""
+    return " ".join(part for part in (_progress(stage), asked) if part)
+
+
+def _machines(count: int) -> str:
+    return f"{count} {'machine' if count == 1 else 'machines'}"
+
+
+def _progress(stage: StageView) -> str:
     report = stage.report
     if report is None or stage.phase is not StagePhase.RUNNING:
         tries = f"Attempt {len(stage.attempts)}. " if len(stage.attempts) > 1 and not stage.phase.terminal else ""
