@@ -130,6 +130,7 @@ def place(settings: Settings, bucket_url: str) -> Place:
         service_account=settings.trainer_service_account or None,
         secret=settings.trainer_secret or None,
         pull_secrets=settings.image_pull_secrets,
+        bucket_claim=settings.bucket_claim or None,
         node_selector=settings.node_selector,
         gpu_resource=settings.gpu_resource,
         environment=settings.trainer_env,

@@ -69,6 +69,8 @@ class Settings(BaseModel):
     """Of the training pods; empty: that of the service's own pod, else `default`."""
     trainer_image: str = ""
     """Required."""
+    bucket_claim: str = ""
+    """A volume claim that holds the `file://` bucket: it is mounted in the training pods where this service has it."""
     queue: str = "default"
     """Volcano's queue."""
     priority_class: str = ""
@@ -94,6 +96,8 @@ class Settings(BaseModel):
     def _check_cluster(self) -> Self:
         if self.cluster == "kubernetes" and not self.trainer_image:
             raise ValueError("SOLFA_CLUSTER=kubernetes needs SOLFA_TRAINER_IMAGE")
+        if self.bucket_claim and not self.bucket_url.startswith("file:///"):
+            raise ValueError("SOLFA_BUCKET_CLAIM needs a SOLFA_BUCKET_URL that is file:///folder")
         return self
 
     @classmethod

@@ -7,6 +7,7 @@ import copy
 import math
 from dataclasses import dataclass, field, replace
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 from torchx.specs import AppDef
 
@@ -53,6 +54,8 @@ class Place:
     secret: str | None = None
     """A Secret whose keys become environment of the training pods; only its name is known here."""
     pull_secrets: tuple[str, ...] = ()
+    bucket_claim: str | None = None
+    """A volume claim that holds a `file://` bucket; None: the bucket is reached over the network."""
     node_selector: dict[str, str] = field(default_factory=dict)
     gpu_resource: str = "nvidia.com/gpu"
     """What a GPU is called on this cluster."""
@@ -154,6 +157,7 @@ def _dress_pod(spec: dict[str, Any], place: Place, app: str) -> None:
             {"name": f"data-{number}", "persistentVolumeClaim": {"claimName": claim, "readOnly": True}}
             for number, claim in enumerate(place.data_claims)
         ),
+        *([{"name": "bucket", "persistentVolumeClaim": {"claimName": place.bucket_claim}}] if place.bucket_claim else []),
     ]
 
 
@@ -183,6 +187,7 @@ def _dress_container(container: dict[str, Any], request: LaunchRequest, place: P
         {"name": "tmp", "mountPath": TEMPORARY},
         {"name": "cache", "mountPath": CACHE},
         *({"name": f"data-{n}", "mountPath": path, "readOnly": True} for n, path in enumerate(place.data_claims.values())),
+        *([{"name": "bucket", "mountPath": unquote(urlsplit(place.bucket_url).path)}] if place.bucket_claim else []),
     ]
     container["terminationMessagePolicy"] = "FallbackToLogsOnError"
 

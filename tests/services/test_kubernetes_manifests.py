@@ -138,6 +138,21 @@ def test_a_gpu_by_its_own_name_is_refused_where_it_would_be_counted_twice() -> N
     assert rendered(replace(PLAIN, gpu_resource="amd.com/gpu"), spec, "proxy")
 
 
+def test_a_bucket_on_a_volume_is_mounted_in_every_pod_where_its_address_says() -> None:
+    settings = {
+        "SOLFA_CLUSTER": "kubernetes",
+        "SOLFA_TRAINER_IMAGE": "t",
+        "SOLFA_BUCKET_URL": "file:///var/lib/b",
+        "SOLFA_BUCKET_CLAIM": "c",
+    }
+    where = place(Settings.from_environment(settings), "file:///var/lib/b")
+    for task in rendered(where, CASES["elastic"][1], "proxy")["spec"]["tasks"]:
+        pod = task["template"]["spec"]
+        assert {"name": "bucket", "persistentVolumeClaim": {"claimName": "c"}} in pod["volumes"]
+        assert {"name": "bucket", "mountPath": "/var/lib/b"} in pod["containers"][0]["volumeMounts"]
+        assert pod["securityContext"]["fsGroup"] == 10001  # of the service's pod too, so that both may write
+
+
 @pytest.mark.parametrize(
     ("environment", "told"),
     [
@@ -146,6 +161,7 @@ def test_a_gpu_by_its_own_name_is_refused_where_it_would_be_counted_twice() -> N
         ({"SOLFA_CLUSTER": "slurm"}, "SOLFA_CLUSTER"),
         ({"SOLFA_SHM_MB": "0"}, "SOLFA_SHM_MB"),
         ({"SOLFA_GPU_RESOURCE": "gpu"}, "SOLFA_GPU_RESOURCE"),
+        ({"SOLFA_BUCKET_CLAIM": "c", "SOLFA_BUCKET_URL": "s3://b"}, "SOLFA_BUCKET_CLAIM"),
     ],
 )
 def test_settings_that_cannot_be_used_are_named(environment: dict[str, str], told: str) -> None:
