@@ -16,7 +16,7 @@ from api.stages import StagePhase, StageReason
 from services.store import ExperimentStore, Idempotent, NewEvent, open_store
 from services.store.rows import attempt_rows, stage_rows
 from tests.builders import START, make_experiment
-from tests.services.postgres import postgres_url
+from tests.postgres import postgres_url
 
 BACKENDS = ["sqlite", pytest.param("postgresql", marks=pytest.mark.xdist_group("postgresql"))]
 
