@@ -12,9 +12,9 @@ APP_NAME_LIMIT = 63  # a Kubernetes label; pods add "-trainer-<k>-0", for which 
 
 
 class Record(BaseModel):
-    """A frozen record; a change is a `model_copy`."""
+    """A frozen record; a change is a `model_copy`. What a newer version wrote beside it is passed over, so that a rollback can read it."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, use_attribute_docstrings=True)
 
 
 class Attempt(Record):

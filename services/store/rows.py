@@ -1,6 +1,6 @@
 """Records to rows and back: the one place that computes what the index columns hold.
 
-What a record does not know is left out of its JSON, so that a version which has never heard of a newer field can read it after a rollback.
+What a record does not know is left out of its JSON: an older version, which knows fewer fields, can then read it after a rollback.
 """
 
 from collections.abc import Iterable

@@ -50,7 +50,7 @@ def reaching(store: ObjectStore) -> Iterator[None]:
 
 
 class Tended(KubernetesCluster):
-    """An app looked after as a reconciler does it: its log is kept in the bucket, what is stranded is healed, what crashes for ever is ended.
+    """Apps looked after as a reconciler does it: logs are kept in the bucket, what is stranded is healed, what crashes for ever is ended.
 
     It stands in for the record too: of an app that was ended for its crashes, it is told that it failed.
     """

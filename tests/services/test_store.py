@@ -131,6 +131,8 @@ def test_what_a_record_does_not_know_is_not_written_so_that_an_older_version_can
     (stage, *_), (row,) = stage_rows(plain).values(), attempt_rows(plain).values()
     assert not {"replicas", "digest", "attempts"} & set(json.loads(stage["record"]))
     assert not {"exit_code", "failed_replica", "ended_at"} & set(json.loads(row["record"]))
+    newer = json.loads(row["record"]) | {"of_a_later_version": 1}
+    assert Attempt.model_validate_json(json.dumps(newer)) == attempt  # the same, seen from the other side
     asked = plain.with_stage(plain.stages[0].model_copy(update={"replicas": 2}))
     store.create(asked, None, START)
     assert store.get(asked.id) == asked
