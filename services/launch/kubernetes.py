@@ -116,12 +116,12 @@ class KubernetesCluster:
 
     def cancel(self, app: str) -> None:
         """Have Volcano take the pods away (SIGTERM, then SIGKILL after their grace), and keep the job until it is removed."""
-        self.heal(app)  # a pod on a dead node would never go
         job = self._server.find_job(app)
         if job is not None and _is_live(job):
             status = job.setdefault("status", {})
             status.setdefault("state", {})["phase"] = "Aborting"
             self._server.replace_job_status(job)
+        self.heal(app)  # a pod on a dead node would never go
 
     def remove(self, app: str) -> None:
         self._server.delete_job(app)

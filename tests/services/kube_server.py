@@ -1,7 +1,8 @@
 """A small Kubernetes API server with Volcano's part in it, over HTTP on this machine: jobs, their pods, what those wrote.
 
 It does what was seen on a real cluster (shared/docs/platform.md) and no more: a job's tasks become pods, which run at once; a job whose
-status says Aborting loses them (`ends` lets that wait) and is Aborted; of a job nothing may be patched but its tasks' replicas.
+status says Aborting loses them (`ends` lets that wait; a pod on a dead node stays) and is Aborted; nothing of it may be patched but its
+tasks' replicas.
 """
 
 import copy
@@ -88,7 +89,9 @@ class KubeServer:
     def _change(self, method: str, kind: str, rest: list[str], body: Any) -> tuple[int, Any]:
         if kind == "pods":
             gone = self.pods.pop(rest[0])
-            self._sync(self.jobs[gone["metadata"]["labels"]["volcano.sh/job-name"]])
+            job = self.jobs[gone["metadata"]["labels"]["volcano.sh/job-name"]]
+            self._sync(job)
+            self.settle(job)
             return 200, gone
         job = self.jobs[rest[0]]
         if method == "GET":
@@ -128,18 +131,23 @@ class KubeServer:
         return ""
 
     def settle(self, job: Json) -> None:
-        """What the controller makes of an Aborting job, unless its pods take their time."""
-        if job["status"]["state"]["phase"] == "Aborting" and self.ends:
-            self._take_pods(job["metadata"]["name"])
+        """What the controller makes of an Aborting job, unless its pods take their time, or cannot go."""
+        if job["status"]["state"]["phase"] == "Aborting" and self.ends and self._take_pods(job["metadata"]["name"]):
             job["status"]["state"]["phase"] = "Aborted"
 
-    def _take_pods(self, job: str) -> None:
-        for name in [name for name, pod in self.pods.items() if pod["metadata"]["labels"]["volcano.sh/job-name"] == job]:
+    def _take_pods(self, job: str) -> bool:
+        """All but those that a dead node holds; whether none of the job's is left."""
+        mine = {name: pod for name, pod in self.pods.items() if pod["metadata"]["labels"]["volcano.sh/job-name"] == job}
+        held = {name for name, pod in mine.items() if "deletionTimestamp" in pod["metadata"]}
+        for name in mine.keys() - held:
             del self.pods[name]
             self.logs.pop(name, None)
+        return not held
 
     def _sync(self, job: Json) -> None:
-        """A pod for each task that has a replica, and none for the others."""
+        """A pod for each task that has a replica, and none for the others, unless the job is being ended."""
+        if job["status"]["state"]["phase"] != "Running":
+            return
         for task in job["spec"]["tasks"]:
             name = f"{job['metadata']['name']}-{task['name']}-0"
             if not task.get("replicas"):
@@ -167,6 +175,7 @@ def kube_server() -> Iterator[KubeServer]:
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        disable_nagle_algorithm = True  # half of an answer would wait for a word of the other side
 
         def answer(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers.get("Content-Length") or 0)) or "null")
@@ -186,6 +195,6 @@ def kube_server() -> Iterator[KubeServer]:
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         kube.url = f"http://127.0.0.1:{server.server_port}"
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         yield kube
         server.shutdown()
