@@ -148,7 +148,7 @@ class Ingress(Group):
 
 class Gateway(Group):
     enabled: bool = False
-    """Whether there is an HTTPRoute of the Gateway API: instead of an Ingress, or beside one, or neither."""
+    """Whether there is an HTTPRoute (of the Gateway API, 1.2 or newer): instead of an Ingress, or beside one, or neither."""
     parent_refs: list[dict[str, Any]] = []
     """The Gateways it attaches to, as in an HTTPRoute: `[{name: public, namespace: gateways}]`; required with `enabled`."""
     hostnames: list[str] = []
