@@ -4,7 +4,7 @@ import re
 from collections import defaultdict
 
 from api import keys
-from api.bucket import Bucket
+from api.bucket import Blob, Bucket
 from api.errors import AlreadyExists, ClusterUnavailable, EtagMismatch
 from services.launch.cluster import Cluster
 
@@ -27,7 +27,7 @@ class LogKeeper:
         key, fresh = keys.attempt_log(experiment_id, stage, attempt), self._cluster.logs(app, LINES)
         for left in reversed(range(TRIES)):
             blob = self._bucket.find(key)
-            kept = blob.data.decode(errors="replace").splitlines() if blob else []
+            kept = _lines(blob)
             lines = merged(kept, fresh)[-LINES:]
             if blob and lines == kept:
                 return
@@ -41,8 +41,7 @@ class LogKeeper:
 
     def kept(self, experiment_id: str, stage: str, attempt: int) -> list[str]:
         """What is in the bucket; [] where nothing is."""
-        blob = self._bucket.find(keys.attempt_log(experiment_id, stage, attempt))
-        return blob.data.decode(errors="replace").splitlines() if blob else []
+        return _lines(self._bucket.find(keys.attempt_log(experiment_id, stage, attempt)))
 
     def read(self, experiment_id: str, stage: str, attempt: int, app: str) -> list[str]:
         """All that there is; what is kept does for a cluster that does not answer."""
@@ -58,25 +57,46 @@ class LogKeeper:
 def merged(kept: list[str], fresh: list[str]) -> list[str]:
     """`kept`, and after it what `fresh` has beyond it, machine by machine: a machine that is gone takes nothing of the others' along.
 
-    `fresh` may begin later than `kept` did (only the newest lines are read), and end earlier (machines go one by one).
+    `fresh` may begin later than `kept` did (only the newest lines are read), and end earlier (machines go one by one); the last line
+    that is kept of a machine may have been half of one, which `fresh` completes.
     """
-    known = _by_replica(kept)
-    news = {replica: lines[_overlap(known.get(replica, []), lines) :] for replica, lines in _by_replica(fresh).items()}
-    skipped = {replica: len(lines) - len(news[replica]) for replica, lines in _by_replica(fresh).items()}
-    added = []
+    lines, skipped, known_places = list(kept), {}, _places(kept)
+    for replica, places in _places(fresh).items():
+        known = [kept[place] for place in known_places.get(replica, [])]
+        news = [fresh[place] for place in places]
+        skipped[replica], whole = _begun(known, news)
+        if whole:
+            lines[known_places[replica][-1]] = news[skipped[replica] - 1]
     for line in fresh:
         replica = _replica(line)
         if skipped[replica]:
             skipped[replica] -= 1
         else:
-            added.append(line)
-    return kept + added
+            lines.append(line)
+    return lines
 
 
-def _by_replica(lines: list[str]) -> dict[str, list[str]]:
-    found: dict[str, list[str]] = defaultdict(list)
-    for line in lines:
-        found[_replica(line)].append(line)
+def _begun(known: list[str], news: list[str]) -> tuple[int, bool]:
+    """How many of `news` are known, and whether the last of these completes the last that is known."""
+    before = known[:-1]
+    if known and len(news) >= len(known) and news[: len(before)] == before and news[len(before)].startswith(known[-1]):
+        return len(known), news[len(before)] != known[-1]
+    found, shorter = _overlap(known, news), _overlap(before, news)
+    if max(found, 1) <= shorter < len(news) and news[shorter].startswith(known[-1]):
+        return shorter + 1, True
+    return found, False
+
+
+def _lines(blob: Blob | None) -> list[str]:
+    """Ended by a line feed and by nothing else: a form feed is part of a line, as for those who wrote it."""
+    return blob.data.decode(errors="replace").removesuffix("\n").split("\n") if blob and blob.data else []
+
+
+def _places(lines: list[str]) -> dict[str, list[int]]:
+    """Where in `lines` those of each machine are."""
+    found: dict[str, list[int]] = defaultdict(list)
+    for place, line in enumerate(lines):
+        found[_replica(line)].append(place)
     return found
 
 

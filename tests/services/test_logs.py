@@ -18,6 +18,7 @@ from api.stage_config import AttemptFailure
 from api.stages import StagePhase, StageReason
 from services.failures import failure_of
 from services.launch.kubernetes import KubernetesCluster
+from services.launch.local import LocalCluster
 from services.logs import LogKeeper, merged
 from services.reconciler import Pace, Reconciler, utc_now
 from services.retry import Backoff
@@ -209,3 +210,30 @@ def test_machines_that_go_one_by_one_leave_all_that_they_said(replicas: list[int
         kept = merged(kept, fresh)
     for replica in range(3):
         assert of(replica, kept) == seen.get(replica, [])
+
+
+@settings(derandomize=True, deadline=None, max_examples=500)
+@given(st.text("ab\n\f", max_size=30), st.lists(st.integers(0, 30), max_size=5))
+def test_a_line_that_was_half_written_is_completed(text: str, looks: list[int]) -> None:
+    """One machine whose log is read at any moment: what is kept is what it had written, each line once."""
+    kept: list[str] = []
+    for end in sorted(looks):
+        fresh = text[:end].removesuffix("\n").split("\n") if text[:end] else []
+        kept = merged(kept, fresh)
+        assert kept == fresh
+
+
+def test_what_is_kept_is_read_as_it_was_written(tmp_path: Path) -> None:
+    """A program may write a form feed, half a line, or nothing: the next look must find its own lines again."""
+    bucket = open_bucket((tmp_path / "bucket").as_uri())
+    cluster = LocalCluster(tmp_path / "apps", bucket.url)
+    keeper, log = LogKeeper(cluster, bucket), tmp_path / "apps" / APP / "output.log"
+    log.parent.mkdir()
+    written = "\na\fb\u2028c\n\nhalf of a line\nthe last"
+    for end in range(len(written) + 1):
+        log.write_text(written[:end])
+        for _ in range(2):
+            keeper.keep(ID, "prepare", 1, APP)
+        assert keeper.kept(ID, "prepare", 1) == cluster.logs(APP)
+    assert keeper.kept(ID, "prepare", 1) == ["", "a\fb\u2028c", "", "half of a line", "the last"]
+    cluster.close()
