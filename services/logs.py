@@ -106,9 +106,7 @@ def _replica(line: str) -> str:
 
 
 def _overlap(old: list[str], new: list[str]) -> int:
-    """How many of the first lines of `new` are the last ones of `old`: the most that can be, in linear time (Knuth, Morris, Pratt)."""
-    if not new:
-        return 0
+    """How many of the first lines of `new` are the last ones of `old`, or all where `old` has them anywhere (Knuth, Morris, Pratt)."""
     fallback = [0] * len(new)
     for place in range(1, len(new)):
         matched = fallback[place - 1]
@@ -116,8 +114,10 @@ def _overlap(old: list[str], new: list[str]) -> int:
             matched = fallback[matched - 1]
         fallback[place] = matched + (new[place] == new[matched])
     matched = 0
-    for line in old[-len(new) :]:
-        while matched and (matched == len(new) or line != new[matched]):
+    for line in old:
+        if matched == len(new):
+            break
+        while matched and line != new[matched]:
             matched = fallback[matched - 1]
         matched += line == new[matched]
     return matched
