@@ -120,6 +120,10 @@ class Client:
     def retry(self, experiment: str) -> ExperimentView:
         return _understood(ExperimentView, self._send("POST", _path(experiment, "retry")).content)
 
+    def resize(self, experiment: str, stage: str, replicas: int) -> StageView:
+        """Let a live stage go on with so many machines. Raises InvalidRequest for more or fewer than its spec allows."""
+        return _understood(StageView, self._send("PATCH", _path(experiment, "stages", stage), json={"replicas": replicas}).content)
+
     def delete(self, experiment: str) -> None:
         self._send("DELETE", _path(experiment))
 

@@ -10,6 +10,7 @@ SolfaError
 ├── NotReady                     not_ready               409  a result that is not there yet, and why
 ├── BadRequest                   bad_request             400
 │   ├── UnsupportedMediaType     unsupported_media_type  415
+│   ├── InvalidRequest           invalid_request         422  a body or parameter that says what cannot be
 │   └── ContentTooLarge          content_too_large       413
 ├── DataError                    bad_data                422  unreadable, empty or too small a source
 ├── NonFiniteLoss                non_finite_loss         500  NaN or inf while training
@@ -83,6 +84,12 @@ class BadRequest(SolfaError):
 
 class UnsupportedMediaType(BadRequest):
     code, status = "unsupported_media_type", 415
+
+
+class InvalidRequest(BadRequest):
+    """`extra["problems"]` lists what is wrong, each with `pointer` (of the posted document) and `message`."""
+
+    code, status = "invalid_request", 422
 
 
 class ContentTooLarge(BadRequest):

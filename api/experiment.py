@@ -12,9 +12,9 @@ APP_NAME_LIMIT = 63  # a Kubernetes label; pods add "-trainer-<k>-0", for which 
 
 
 class Record(BaseModel):
-    """A frozen record; a change is a `model_copy`."""
+    """A frozen record; a change is a `model_copy`. What a newer version wrote beside it is passed over, so that a rollback can read it."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, use_attribute_docstrings=True)
 
 
 class Attempt(Record):
@@ -32,6 +32,10 @@ class Attempt(Record):
     reason: StageReason | None = None
     """Why it ended."""
     message: str = ""
+    exit_code: int | None = None
+    """Of the process that failed first, as far as it is known."""
+    failed_replica: int | None = None
+    """The machine that it ran on, by number."""
     free: bool = False
     """Whether it was lost to the platform (preemption, a lost node), which spends no retry."""
 
@@ -55,6 +59,8 @@ class Stage(Record):
     attempts: tuple[Attempt, ...] = ()
     retries_granted: int = 0
     """Retries a person added to the spec's by asking for a retry."""
+    replicas: int | None = None
+    """Machines that a person asked for, of this attempt and of later ones; None: nobody did, so as many as the spec allows."""
 
     @property
     def name(self) -> str:

@@ -70,7 +70,7 @@ def attempt_failure(experiment_id: str, stage: str, attempt: int) -> str:
 
 
 def attempt_log(experiment_id: str, stage: str, attempt: int) -> str:
-    """The log kept when the app is removed."""
+    """The log, kept before anything of the app is ended or removed."""
     return f"{attempt_prefix(experiment_id, stage, attempt)}log.txt"
 
 

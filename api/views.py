@@ -1,9 +1,9 @@
-"""What the service answers: records as a reader wants them, with progress beside them. Nothing here is stored."""
+"""What the service answers: records as a reader wants them, with progress beside them; and what changes a stage. Nothing here is stored."""
 
 from datetime import datetime
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from api.domains import DomainWeights
 from api.experiment import Attempt, ExperimentPhase
@@ -16,6 +16,29 @@ from api.weights import HistoryHeader, WeightCheckpoint
 
 class View(BaseModel):
     model_config = ConfigDict(frozen=True, use_attribute_docstrings=True)  # unknown fields pass: an old client reads a newer service
+
+
+class StageChange(BaseModel):
+    """What may be changed of a stage that is live."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True)
+
+    replicas: int = Field(ge=1, examples=[1])
+    """Machines to go on with, within the spec's `replicas.min` to `replicas.max`; of later attempts too."""
+
+
+class FailureView(View):
+    """How the newest attempt of a failed stage ended; it is known as long as the experiment is."""
+
+    attempt: int
+    exit_code: int | None
+    """Of the process that failed first; None: it is not known, as where a machine was lost."""
+    rank: int | None
+    """Of that process, where it could still say so itself."""
+    replica: int | None
+    """The machine that it ran on, where the cluster could say so."""
+    last_lines: list[str]
+    """Its own last words, or the last lines of its machine's log."""
 
 
 class StageView(View):
@@ -33,7 +56,11 @@ class StageView(View):
     not_before: datetime | None
     first_launched_at: datetime | None
     finished_at: datetime | None
+    replicas: int | None = None
+    """Machines that a person asked for; None: as many as the spec allows."""
     attempts: list[Attempt]
+    failure: FailureView | None = None
+    """Of a stage that has failed (in lists of experiments: never)."""
     report: StageReport | None = None
     """The newest attempt's, while the stage is live (in lists of experiments: never)."""
 

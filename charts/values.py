@@ -35,24 +35,37 @@ class Image(Group):
     """When a node asks the registry again."""
 
 
+class Credentials(Group):
+    username: str = ""
+    """For the registry, kept in an image-pull Secret that the chart makes. Empty: none is made."""
+    password: str = ""
+    """Goes with it."""
+
+
 class Images(Group):
     registry: str = ""
     """Put before both repositories, for example `registry.example.com/ml`; these two images are all that is ever pulled."""
     control: Image = Image(repository="solfa-control")
     trainer: Image = Image(repository="solfa-trainer")
     pull_secrets: list[str] = []
-    """Names of image-pull Secrets, for the service and for training pods."""
+    """Names of image-pull Secrets of your own, for the service and for training pods."""
+    credentials: Credentials = Credentials()
 
 
 class Volume(Group):
     size: str = Field(default="2Gi", pattern=r"^[0-9]+(Mi|Gi|Ti)$")
-    """Of the claim that is made for SQLite."""
+    """Of the claim that is made."""
     storage_class: str = ""
     """Empty: the cluster's default."""
     existing_claim: str = Field(default="", pattern=NAME)
     """A claim of your own, instead of a new one."""
     keep: bool = False
     """Whether the claim outlives `helm uninstall`."""
+
+
+class SharedVolume(Volume):
+    access_mode: Literal["ReadWriteOnce", "ReadWriteMany"] = "ReadWriteOnce"
+    """ReadWriteOnce keeps the service and all training pods on one node: enough to try it out. ReadWriteMany is for more nodes."""
 
 
 class Database(Group):
@@ -68,8 +81,8 @@ class Database(Group):
 
 class Bucket(Group):
     url: str = Field(default="", pattern=r"^$|^s3://[^/]+")
-    """Required: `s3://bucket/prefix`, where training pods leave their results.
-    It must honour conditional writes; the service checks that when it starts."""
+    """`s3://bucket/prefix`, where training pods leave their results. It must honour conditional writes; the service checks that
+    when it starts. Empty: a folder on a volume."""
     endpoint: str = Field(default="", pattern=r"^$|^https?://")
     """Of an S3 that is not Amazon's. An `http://` one is allowed as it is."""
     region: str = "us-east-1"
@@ -80,6 +93,7 @@ class Bucket(Group):
     """Goes with it."""
     existing_secret: str = Field(default="", pattern=NAME)
     """A Secret of your own with the keys AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, instead."""
+    volume: SharedVolume = SharedVolume(size="20Gi")
 
 
 class Account(Group):
@@ -98,6 +112,8 @@ class Training(Group):
     """Of training pods."""
     node_selector: Environment = {}
     """Labels of the nodes that train."""
+    gpu_resource: str = Field(default="nvidia.com/gpu", pattern=r"^[a-z0-9.-]+/[A-Za-z0-9._-]+$")
+    """What a GPU is called on this cluster."""
     environment: Environment = {}
     """More variables for training pods, such as NCCL_SOCKET_IFNAME."""
     data_claims: Environment = {}
@@ -128,6 +144,17 @@ class Ingress(Group):
     """The certificate's Secret. Empty: no TLS."""
     annotations: Environment = {}
     """Such as authentication; event streams want buffering off and a long read time-out."""
+
+
+class Gateway(Group):
+    enabled: bool = False
+    """Whether there is an HTTPRoute (of the Gateway API, 1.2 or newer): instead of an Ingress, or beside one, or neither."""
+    parent_refs: list[dict[str, Any]] = []
+    """The Gateways it attaches to, as in an HTTPRoute: `[{name: public, namespace: gateways}]`; required with `enabled`."""
+    hostnames: list[str] = []
+    """The names that people type. Empty: those of the Gateway."""
+    annotations: Environment = {}
+    """Of the route."""
 
 
 class NetworkPolicy(Group):
@@ -173,6 +200,7 @@ class Values(Group):
     """Whether the service itself looks for a spec's files at submission; off, because training pods see them and it does not."""
     service: Service = Service()
     ingress: Ingress = Ingress()
+    gateway: Gateway = Gateway()
     service_account: Account = Account()
     network_policy: NetworkPolicy = NetworkPolicy()
     disruption_budget: DisruptionBudget = DisruptionBudget()

@@ -9,9 +9,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.bucket import Bucket
 from api.spec import ExperimentSpec
+from api.views import StageChange
 from services import problems
 from services.experiments import Experiments
 from services.launch.cluster import Cluster
+from services.logs import LogKeeper
 from services.metrics import VERSION, Metrics
 from services.routes import events, experiments, health, stages, weights
 from services.routes.context import Context
@@ -22,8 +24,8 @@ from services.store import ExperimentStore
 def create_app(settings: Settings, store: ExperimentStore, bucket: Bucket, cluster: Cluster) -> FastAPI:
     """The service over the given ports; it starts nothing by itself. `app.state.context` holds what the routes use."""
     app = FastAPI(title="Solfa", version=VERSION, description=__doc__, docs_url=None, redoc_url=None)
-    use_cases = Experiments(settings, store, bucket, cluster, lambda: datetime.now(UTC))
-    app.state.context = Context(settings, store, bucket, cluster, use_cases, Metrics(store))
+    use_cases, logs = Experiments(settings, store, bucket, cluster, lambda: datetime.now(UTC)), LogKeeper(cluster, bucket)
+    app.state.context = Context(settings, store, bucket, cluster, logs, use_cases, Metrics(store))
     problems.install(app)
     for module in (experiments, stages, weights, events, health):
         app.include_router(module.router)
@@ -59,7 +61,7 @@ class Timed:
 
 
 def _openapi(app: FastAPI) -> dict[str, object]:
-    """The document with what routes name only by reference: the problems, and the spec, which no route has parsed for it."""
+    """The document with what routes name only by reference: the problems, and bodies, which no route has parsed for it."""
     if app.openapi_schema is None:
         document = get_openapi(
             title=app.title,
@@ -69,6 +71,7 @@ def _openapi(app: FastAPI) -> dict[str, object]:
         )
         problems.describe(document)
         spec = ExperimentSpec.model_json_schema(ref_template="#/components/schemas/{model}")
-        document["components"]["schemas"] |= {**spec.pop("$defs"), "ExperimentSpec": spec}
+        change = StageChange.model_json_schema()
+        document["components"]["schemas"] |= {**spec.pop("$defs"), "ExperimentSpec": spec, "StageChange": change}
         app.openapi_schema = document
     return app.openapi_schema

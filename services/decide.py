@@ -4,7 +4,7 @@ Three rules stand over all others: terminal is final; success is a committed res
 n + 1 never starts while attempt n may still be alive.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 
@@ -23,6 +23,8 @@ class Effect(StrEnum):
     NONE = "none"
     LAUNCH = "launch"
     CANCEL = "cancel"
+    HEAL = "heal"
+    RESIZE = "resize"
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,11 @@ class Move:
     not_before: datetime | None = None
     free: bool = False
     """Whether the attempt that ends with this move was lost to the platform."""
+    replicas: int | None = None
+    """What the app is resized to."""
+    exit_code: int | None = None
+    failed_replica: int | None = None
+    """Of the attempt that ends with this move: what ended first, and where."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +72,7 @@ def decide(experiment: Experiment, stage: Stage, seen: Observation, terms: Terms
         case StagePhase.LAUNCHING:
             return _launching(stage, seen)
         case StagePhase.QUEUED | StagePhase.RUNNING:
-            return _launched(stage, seen, terms, now)
+            return _upkeep(stage, seen, terms, _launched(stage, seen, terms, now))
         case _:
             return _backing_off(stage, seen, now)
 
@@ -109,6 +116,8 @@ def _launched(stage: Stage, seen: Observation, terms: Terms, now: datetime) -> M
     running = stage.phase is StagePhase.RUNNING
     needed = terms.compute.replicas.min
     match seen.app.phase:
+        case AppPhase.PENDING | AppPhase.RUNNING if seen.app.crashes:
+            return _ended(stage, seen, terms, *_why(seen), now)
         case AppPhase.PENDING if running:
             return Move(StagePhase.QUEUED, StageReason.PREEMPTED, seen.app.message or "It lost its machine, and waits for another.")
         case AppPhase.PENDING:
@@ -119,10 +128,23 @@ def _launched(stage: Stage, seen: Observation, terms: Terms, now: datetime) -> M
             return Move(stage.phase, stage.reason, f"{seen.app.workers_up} of at least {needed} machines are up.")
         case AppPhase.RUNNING | AppPhase.UNKNOWN if running and _is_stalled(stage, seen, terms.compute, now):
             sentence = f"It has reported nothing for {terms.compute.stall_seconds} s, and is being ended."
-            return _ended(stage, terms, StageReason.STALLED, sentence, now)
+            return _ended(stage, seen, terms, StageReason.STALLED, sentence, now)
         case AppPhase.RUNNING | AppPhase.UNKNOWN:
             return None
-    return _ended(stage, terms, *_why(seen), now)
+    return _ended(stage, seen, terms, *_why(seen), now)
+
+
+def _upkeep(stage: Stage, seen: Observation, terms: Terms, move: Move | None) -> Move | None:
+    """`move`, which may be none, and with it what keeps a living app as it should be, unless the move itself does something to it."""
+    moved = move or Move(stage.phase, stage.reason, stage.message)
+    if not seen.alive or moved.effect is not Effect.NONE or moved.phase not in (StagePhase.QUEUED, StagePhase.RUNNING):
+        return move
+    if seen.app.stranded:
+        return replace(moved, effect=Effect.HEAL)
+    wanted = stage.replicas or terms.compute.replicas.max
+    if seen.app.replicas in (None, wanted) or seen.rejected:
+        return move
+    return replace(moved, effect=Effect.RESIZE, replicas=wanted)
 
 
 def _why(seen: Observation) -> tuple[StageReason, str]:  # noqa: PLR0911  # rows of a table
@@ -147,18 +169,24 @@ def _why(seen: Observation) -> tuple[StageReason, str]:  # noqa: PLR0911  # rows
     return StageReason.WORKER_FAILED, said or "Its program failed without a word; its last log lines may tell."
 
 
-def _ended(stage: Stage, terms: Terms, reason: StageReason, said: str, now: datetime) -> Move:
-    """The attempt is over (or, stalled, is about to be): another one after a while, or none."""
+def _ended(stage: Stage, seen: Observation, terms: Terms, reason: StageReason, said: str, now: datetime) -> Move:
+    """The attempt is over (or, alive, is about to be): another one after a while, or none."""
+    move = _followed(stage, terms, reason, said, now)
+    failed = seen.failure.exit_code if seen.failure else seen.app.exit_code
+    effect = Effect.CANCEL if seen.alive else Effect.NONE
+    return replace(move, effect=effect, exit_code=failed, failed_replica=seen.app.failed_replica)
+
+
+def _followed(stage: Stage, terms: Terms, reason: StageReason, said: str, now: datetime) -> Move:
     verdict = judge(stage, terms.compute, reason, terms.backoff)
-    effect = Effect.CANCEL if reason is StageReason.STALLED else Effect.NONE
     if verdict.after is not None:
         left = "" if reason in FREE else f", {verdict.left} {'retry' if verdict.left == 1 else 'retries'} left"
         sentence = f"{said} It is tried again in {_seconds(verdict.after)}{left}."
-        return Move(StagePhase.BACKOFF, reason, sentence, effect, not_before=now + verdict.after, free=reason in FREE)
+        return Move(StagePhase.BACKOFF, reason, sentence, not_before=now + verdict.after, free=reason in FREE)
     if reason in FOR_GOOD:
-        return Move(StagePhase.FAILED, reason, said, effect)
+        return Move(StagePhase.FAILED, reason, said)
     sentence = f"{said} That was the last of {verdict.spent} {'attempt' if verdict.spent == 1 else 'attempts'}."
-    return Move(StagePhase.FAILED, StageReason.ATTEMPTS_EXHAUSTED, sentence, effect)
+    return Move(StagePhase.FAILED, StageReason.ATTEMPTS_EXHAUSTED, sentence)
 
 
 def _backing_off(stage: Stage, seen: Observation, now: datetime) -> Move | None:

@@ -1,4 +1,4 @@
-"""Use cases on experiments: submit, look, cancel, retry, delete. They record; the reconciler acts."""
+"""Use cases on experiments: submit, look, cancel, retry, resize, delete. They record; the reconciler acts."""
 
 import hashlib
 import secrets
@@ -10,14 +10,17 @@ from typing import Any
 
 from api import keys
 from api.bucket import Bucket
-from api.errors import Conflict, NotFound, SolfaError, StaleVersion
+from api.errors import Conflict, InvalidRequest, NotFound, SolfaError, StaleVersion
 from api.experiment import Experiment, ExperimentPhase, Stage, app_name
 from api.plan import make_plan, stage_digests
-from api.spec import ExperimentSpec, parse_spec
+from api.spec import ExperimentSpec, Replicas, parse_spec
 from api.stage_config import StageConfig, StageReport
 from api.stages import StagePhase, StageReason
-from api.views import ExperimentList, ExperimentSummary, ExperimentView, StageView, Validated
+from api.views import ExperimentList, ExperimentSummary, ExperimentView, FailureView, StageView, Validated
+from services.failures import failure_of
+from services.inputs import spec_of
 from services.launch.cluster import Cluster, LaunchRequest
+from services.logs import LogKeeper
 from services.settings import Settings
 from services.sources import check_sources, fingerprints
 from services.store import ExperimentStore, Idempotent, NewEvent
@@ -32,6 +35,7 @@ class Experiments:
 
     def __init__(self, settings: Settings, store: ExperimentStore, bucket: Bucket, cluster: Cluster, clock: Callable[[], datetime]) -> None:
         self._settings, self._store, self._bucket, self._cluster, self._clock = settings, store, bucket, cluster, clock
+        self._logs = LogKeeper(cluster, bucket)
         self.on_change: Callable[[], None] = lambda: None
         """Called after a write, so that the reconciler looks at once."""
 
@@ -109,7 +113,7 @@ class Experiments:
                 raise Conflict(f"{experiment.name} has {experiment.phase}; there is nothing to cancel.")
             return experiment.model_copy(update={"cancel_requested_at": self._clock()})
 
-        return self._change(name_or_id, change, "cancel_requested", if_match)
+        return self._change(name_or_id, change, NewEvent("cancel_requested"), if_match)
 
     def retry(self, name_or_id: str, if_match: str | None = None) -> Experiment:
         """Give every failed or cancelled stage another try, keeping its attempts. Raises Conflict where none has ended so.
@@ -123,7 +127,22 @@ class Experiments:
             stages = tuple(stage if stage.phase is StagePhase.SUCCEEDED else _again(stage) for stage in experiment.stages)
             return experiment.model_copy(update={"stages": stages, "cancel_requested_at": None})
 
-        return self._change(name_or_id, change, "retry_requested", if_match)
+        return self._change(name_or_id, change, NewEvent("retry_requested"), if_match)
+
+    def resize(self, name_or_id: str, stage_name: str, replicas: int, if_match: str | None = None) -> Experiment:
+        """Ask for a live stage to have so many machines, in this attempt and in later ones; a second time is harmless.
+
+        Raises NotFound, InvalidRequest outside of the spec's range, Conflict where the stage has ended.
+        """
+
+        def change(experiment: Experiment) -> Experiment:
+            stage = self._stage(experiment, stage_name)
+            _check_range(replicas, spec_of(experiment).compute_for(stage.plan.kind).replicas, stage_name)
+            if stage.phase.terminal:
+                raise Conflict(f"{stage_name} of {experiment.name} has {_ended_as(stage.phase)}; it has no machines any more.")
+            return experiment.with_stage(stage.model_copy(update={"replicas": replicas}))
+
+        return self._change(name_or_id, change, NewEvent("resize_requested", stage_name, {"replicas": replicas}), if_match)
 
     def delete(self, name_or_id: str, if_match: str | None = None) -> None:
         """Remove a finished experiment and what it made, but for results that others adopted. Raises Conflict while it is live."""
@@ -160,23 +179,26 @@ class Experiments:
     def stage(self, name_or_id: str, stage_name: str) -> tuple[Experiment, Stage]:
         """Raises NotFound."""
         experiment = self._store.get(name_or_id)
+        return experiment, self._stage(experiment, stage_name)
+
+    def _stage(self, experiment: Experiment, stage_name: str) -> Stage:
         stage = experiment.stage(stage_name)
         if stage is None:
             names = ", ".join(one.name for one in experiment.stages)
             raise NotFound(f"{experiment.name} has no stage {stage_name}; it has {names}.")
-        return experiment, stage
+        return stage
 
     def view(self, experiment: Experiment) -> ExperimentView:
         """The record as a reader wants it; without reports, so that its version is its ETag."""
         return ExperimentView(
             **experiment.model_dump(include={"id", "name", "spec_sha256", "created_at", "cancel_requested_at", "version"}),
             phase=experiment.phase,
-            stages=[_stage_view(stage, None) for stage in experiment.stages],
+            stages=[_stage_view(stage) for stage in experiment.stages],
         )
 
     def stage_view(self, experiment: Experiment, stage: Stage) -> StageView:
-        """One stage with its newest attempt's report, while it is live."""
-        return _stage_view(stage, self.report(experiment, stage))
+        """One stage with its newest attempt's report while it is live, and with how that ended where it failed."""
+        return _stage_view(stage, self.report(experiment, stage), failure_of(experiment, stage, self._bucket, self._logs))
 
     def report(self, experiment: Experiment, stage: Stage) -> StageReport | None:
         """What the newest attempt last said of itself; None before it said anything, and once the stage has ended."""
@@ -190,7 +212,7 @@ class Experiments:
         check_sources(spec, self._settings.check_sources)
         return spec
 
-    def _change(self, name_or_id: str, change: Callable[[Experiment], Experiment], event: str, if_match: str | None) -> Experiment:
+    def _change(self, name_or_id: str, change: Callable[[Experiment], Experiment], event: NewEvent, if_match: str | None) -> Experiment:
         for _ in range(TRIES):
             experiment = self._store.get(name_or_id)
             _check_version(experiment, if_match)
@@ -198,7 +220,7 @@ class Experiments:
             if changed == experiment:
                 return experiment
             try:
-                stored = self._store.replace(changed, [NewEvent(event)], self._clock())
+                stored = self._store.replace(changed, [event], self._clock())
             except StaleVersion:
                 if if_match is not None:
                     raise
@@ -218,6 +240,17 @@ def _check_version(experiment: Experiment, if_match: str | None) -> None:
         raise StaleVersion(f"{experiment.name} is at version {etag(experiment)}, not {if_match}; read it again and decide anew.")
 
 
+def _check_range(replicas: int, allowed: Replicas, stage_name: str) -> None:
+    if not allowed.min <= replicas <= allowed.max:
+        span = f"{allowed.min} to {allowed.max} machines" if allowed.max > allowed.min else f"{allowed.max} and no other number of machines"
+        sentence = f"{stage_name} may have {span}, as its spec's compute says, not {replicas}"
+        raise InvalidRequest(f"{sentence}.", problems=[{"pointer": "/replicas", "message": sentence}])
+
+
+def _ended_as(phase: StagePhase) -> str:
+    return "been cancelled" if phase is StagePhase.CANCELLED else str(phase)
+
+
 def _again(stage: Stage) -> Stage:
     return stage.model_copy(
         update={
@@ -232,8 +265,9 @@ def _again(stage: Stage) -> Stage:
     )
 
 
-def _stage_view(stage: Stage, report: StageReport | None) -> StageView:
-    fields = ("phase", "reason", "message", "adopted", "digest", "result_key", "not_before", "first_launched_at", "finished_at")
+def _stage_view(stage: Stage, report: StageReport | None = None, failure: FailureView | None = None) -> StageView:
+    ours = ("name", "kind", "round", "needs", "attempts", "report", "failure")
+    fields = [name for name in StageView.model_fields if name not in ours]
     return StageView(
         name=stage.name,
         kind=stage.plan.kind,
@@ -241,6 +275,7 @@ def _stage_view(stage: Stage, report: StageReport | None) -> StageView:
         needs=list(stage.plan.needs),
         attempts=list(stage.attempts),
         report=report,
+        failure=failure,
         **{name: getattr(stage, name) for name in fields},
     )
 

@@ -33,13 +33,13 @@ class Observation:
     committed: str | None = None
     """Bucket key of the stage's own result, once it is there."""
     failure: AttemptFailure | None = None
-    """What the attempt said of its own failure; looked for when its app has ended."""
+    """What the attempt said of its own failure; looked for when its app has ended, or crashes for ever."""
     reported_at: datetime | None = None
     """When the attempt last reported; looked for while it runs."""
     stand_in: StandIn | None = None
     """Looked for when a blocked stage has all that it needs."""
     rejected: str | None = None
-    """The cluster's refusal of a launch in this pass."""
+    """The cluster's refusal of a launch, or of a resize, in this pass."""
 
     @property
     def alive(self) -> bool:

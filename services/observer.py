@@ -41,7 +41,8 @@ class Observer:
         key = keys.result(experiment.id, stage.name)
         if self._bucket.exists(key):
             return Observation(app, committed=key)
-        failure = self._failure(experiment, stage, attempt.number) if app.phase in ENDED else None
+        over = app.phase in ENDED or app.crashes
+        failure = self._failure(experiment, stage, attempt.number) if over else None
         reported_at = self._reported_at(experiment, stage, attempt.number) if stage.phase is StagePhase.RUNNING else None
         return Observation(app, failure=failure, reported_at=reported_at, stand_in=self._stand_in(experiment, stage))
 

@@ -2,6 +2,7 @@
 
 import json
 import logging
+from collections.abc import Iterable, Mapping
 from http import HTTPStatus
 from typing import Any
 
@@ -51,7 +52,7 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     def _bad_parameter(request: Request, error: RequestValidationError) -> Problem:
-        found = [{"pointer": "/" + "/".join(map(str, one["loc"])), "message": one["msg"]} for one in error.errors()]
+        found = found_in(error.errors())
         detail = "; ".join(f"{one['pointer']}: {one['message']}" for one in found)
         return problem(422, "invalid_request", detail, request.url.path, problems=found)
 
@@ -69,13 +70,18 @@ def install(app: FastAPI) -> None:
         return problem(500, "internal", "Something failed that should not; the service's log has the rest.", request.url.path)
 
 
+def found_in(errors: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """What pydantic found wrong, each with the JSON pointer to it."""
+    return [{"pointer": "".join(f"/{part}" for part in one["loc"]), "message": one["msg"]} for one in errors]
+
+
 EXAMPLES: dict[int, tuple[str, str]] = {  # what each status stands for: a code, and a sentence as a person reads it
     400: ("bad_request", "The cursor is not one that a listing returned; start again without it."),
     404: ("not_found", "There is no experiment demo."),
     409: ("conflict", "demo has succeeded; there is nothing to cancel."),
     412: ("stale_version", "demo is at version 7, not 6; read it again and decide anew."),
     413: ("content_too_large", "The spec is over 1,000,000 bytes."),
-    415: ("unsupported_media_type", "A spec is YAML or JSON, not image/png; send application/yaml or application/json."),
+    415: ("unsupported_media_type", "The spec is not read as image/png; send one of application/yaml, application/json."),
     422: ("invalid_request", "/query/limit: Input should be greater than or equal to 1"),
     500: ("internal", "Something failed that should not; the service's log has the rest."),
     502: ("bucket_error", "The bucket refuses access to experiments/; check its permissions."),

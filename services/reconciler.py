@@ -14,11 +14,12 @@ from datetime import UTC, datetime, timedelta
 
 from api import keys
 from api.bucket import Bucket
-from api.errors import LaunchRejected, NotFound, SolfaError, StaleFence, StaleVersion
+from api.errors import BucketError, LaunchRejected, NotFound, SolfaError, StaleFence, StaleVersion
 from api.experiment import Experiment, Stage
 from services.decide import Effect, Move, Terms, decide
 from services.inputs import spec_of, stage_config
 from services.launch.cluster import Cluster, LaunchRequest
+from services.logs import LogKeeper
 from services.observation import Observation
 from services.observer import Observer
 from services.retry import Backoff
@@ -74,7 +75,8 @@ class Reconciler:
         self._pace = pace
         self._on_pass = on_pass
         self._observer = Observer(store, cluster, bucket)
-        self._tidier = Tidier(store, cluster, bucket)
+        self._keeper = LogKeeper(cluster, bucket)
+        self._tidier = Tidier(store, cluster, bucket, self._keeper)
         self._holder = f"{socket.gethostname()[:60]}/{uuid.uuid4().hex}"  # a person finds the pod or machine that leads by it
         self._lease: Lease | None = None
         self._wake = threading.Event()
@@ -164,6 +166,7 @@ class Reconciler:
         try:
             self._act(experiment, stage.name, move)
         except LaunchRejected as error:
+            logger.warning("%s %s: %s", experiment.name, stage.name, error.message)
             changed = experiment.stage(stage.name) or stage
             experiment, _ = self._move(experiment, changed, replace(seen, rejected=error.message))
         return experiment, int(experiment is not before)
@@ -184,14 +187,31 @@ class Reconciler:
         stage = experiment.stage(name)
         if stage is None or stage.attempt is None:
             return
-        if move.effect is Effect.CANCEL:
-            self._cluster.cancel(stage.attempt.app)
-        if move.effect is Effect.LAUNCH:
-            number = stage.attempt.number
-            config = stage_config(experiment, stage, number)
-            key = keys.attempt_config(experiment.id, name, number)
-            self._bucket.put(key, config.model_dump_json().encode())
-            self._cluster.launch(LaunchRequest(stage.attempt.app, key, config))
+        app, number = stage.attempt.app, stage.attempt.number
+        match move.effect:
+            case Effect.LAUNCH:
+                config = stage_config(experiment, stage, number)
+                key = keys.attempt_config(experiment.id, name, number)
+                self._bucket.put(key, config.model_dump_json().encode())
+                self._cluster.launch(LaunchRequest(app, key, config, stage.replicas))
+            case Effect.CANCEL:
+                self._keep_log(experiment.id, name, number, app)
+                self._cluster.cancel(app)
+            case Effect.HEAL:
+                self._keep_log(experiment.id, name, number, app)
+                self._cluster.heal(app)
+            case Effect.RESIZE:
+                self._keep_log(experiment.id, name, number, app)
+                self._cluster.resize(app, move.replicas or 1)
+
+    def _keep_log(self, experiment_id: str, name: str, number: int, app: str) -> None:
+        """Before processes go. A bucket that is away is waited for; one that refuses for good must not keep an app from being ended."""
+        try:
+            self._keeper.keep(experiment_id, name, number, app)
+        except BucketError as error:
+            if error.retryable:
+                raise
+            logger.warning("the log of %s could not be kept: %s", app, error.message)
 
     def _release(self) -> None:
         if self._lease is not None:

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from api.errors import BadRequest
+from api.spec.compute import RESOURCE_PATTERN
 
 PREFIX = "SOLFA_"
 PASSED_ON = ("PATH", "HOME", "USER", "LOGNAME", "LANG", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", "CUDA_HOME")
@@ -68,6 +69,8 @@ class Settings(BaseModel):
     """Of the training pods; empty: that of the service's own pod, else `default`."""
     trainer_image: str = ""
     """Required."""
+    bucket_claim: str = ""
+    """A volume claim that holds the `file://` bucket: it is mounted in the training pods where this service has it."""
     queue: str = "default"
     """Volcano's queue."""
     priority_class: str = ""
@@ -78,6 +81,8 @@ class Settings(BaseModel):
     """Names, with commas between."""
     node_selector: Mapped = {}
     """A JSON object of node labels."""
+    gpu_resource: str = Field(default="nvidia.com/gpu", pattern=RESOURCE_PATTERN)
+    """What a GPU is called on the cluster, such as `amd.com/gpu`."""
     trainer_env: Mapped = {}
     """A JSON object: environment of the training pods (AWS_ENDPOINT_URL, AWS_REGION, ...)."""
     data_claims: Mapped = {}
@@ -91,6 +96,8 @@ class Settings(BaseModel):
     def _check_cluster(self) -> Self:
         if self.cluster == "kubernetes" and not self.trainer_image:
             raise ValueError("SOLFA_CLUSTER=kubernetes needs SOLFA_TRAINER_IMAGE")
+        if self.bucket_claim and not self.bucket_url.startswith("file:///"):
+            raise ValueError("SOLFA_BUCKET_CLAIM needs a SOLFA_BUCKET_URL that is file:///folder")
         return self
 
     @classmethod

@@ -1,4 +1,4 @@
-"""Tidying: apps that no live stage needs are ended, their logs kept, and what they left removed. Safe to cut short and to repeat."""
+"""Tidying: apps that no live stage needs are ended, their logs kept before, and what they left removed. Safe to cut short and to repeat."""
 
 import logging
 import re
@@ -15,13 +15,13 @@ from api.experiment import Experiment, Stage
 from api.results import StageResult
 from api.stages import StagePhase
 from services.launch.cluster import AppPhase, Cluster
+from services.logs import LogKeeper
 from services.observation import ALIVE
 from services.store import ExperimentStore
 
 logger = logging.getLogger(__name__)
 
 APP = re.compile(r"(x[a-z2-7]{10})-([a-z0-9-]+)-([0-9]+)")  # api.experiment.app_name, read backwards
-LOG_LINES = 20_000
 LINGER = timedelta(seconds=20)  # for a program to end by itself after it has published its result
 
 
@@ -39,10 +39,8 @@ class Left:
 class Tidier:
     """Ends and removes the apps of attempts that are over, and keeps their logs in the bucket."""
 
-    def __init__(self, store: ExperimentStore, cluster: Cluster, bucket: Bucket) -> None:
-        self._store = store
-        self._cluster = cluster
-        self._bucket = bucket
+    def __init__(self, store: ExperimentStore, cluster: Cluster, bucket: Bucket, keeper: LogKeeper) -> None:
+        self._store, self._cluster, self._bucket, self._keeper = store, cluster, bucket, keeper
 
     def tidy(self, apps: Sequence[str], live: Sequence[Experiment], now: datetime) -> int:
         """Look at `apps`, which were listed before `live` was loaded. Returns how many were ended or removed."""
@@ -74,16 +72,17 @@ class Tidier:
     def _end(self, left: Left, now: datetime) -> int:
         """Cancel an app that is alive, remove one that is not: the removal last, so that all before it is repeated until it is done."""
         status = self._cluster.status(left.app)
-        if status.phase in ALIVE:
-            if status.phase is AppPhase.UNKNOWN or _may_linger(left, now):
-                return 0
+        alive = status.phase in ALIVE
+        stays = alive and (status.phase is AppPhase.UNKNOWN or _may_linger(left, now))
+        if left.stage is not None and (status.ending or not stays):
+            self._keeper.keep(left.experiment_id, left.stage_name, left.attempt, left.app)
+        if stays:
+            return 0
+        if alive:
             self._cluster.cancel(left.app)
-            return 1
-        if left.stage is not None:
-            log = "\n".join(self._cluster.logs(left.app, LOG_LINES))
-            self._bucket.put(keys.attempt_log(left.experiment_id, left.stage_name, left.attempt), log.encode())
-            if left.stage.phase is StagePhase.SUCCEEDED:
-                self._remove_leftovers(left.experiment_id, left.stage)
+            return int(not status.ending)  # one that is ending is waited for
+        if left.stage is not None and left.stage.phase is StagePhase.SUCCEEDED:
+            self._remove_leftovers(left.experiment_id, left.stage)
         self._cluster.remove(left.app)
         return 1
 

@@ -34,6 +34,7 @@ def _entering(experiment: Experiment, stage: Stage, move: Move, now: datetime) -
             return {"attempts": _newest(stage, started_at=now)}
     changed: dict[str, Any] = {"result_key": move.result_key}
     ended: dict[str, Any] = {"ended_at": now, "reason": move.reason, "message": move.message, "free": move.free}
+    ended |= {"exit_code": move.exit_code, "failed_replica": move.failed_replica}
     if move.phase is StagePhase.SUCCEEDED and move.reason is StageReason.COMPLETED:
         ended["launched_at"] = now  # where it was faster than our looks at it
     if move.phase.terminal:

@@ -1,10 +1,13 @@
 """What a stage runs on, and how often it may try."""
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
 from api.spec.base import Part
+
+RESOURCE_PATTERN = r"^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?/[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?$"
+ResourceName = Annotated[str, Field(pattern=RESOURCE_PATTERN)]
 
 
 class Replicas(Part):
@@ -35,6 +38,8 @@ class Compute(Part):
     """Memory a replica, in MiB."""
     gpus: int = Field(default=0, ge=0)
     """GPUs a replica."""
+    resources: dict[ResourceName, Annotated[int, Field(ge=1)]] = {}
+    """Other devices a replica, by the names that the cluster gives them: `{rdma/hca: 1}`."""
     parallelism: Literal["ddp", "fsdp"] = "ddp"
     """Replicated, or sharded with FSDP2."""
     retries: int = Field(default=3, ge=0, le=100)

@@ -9,6 +9,7 @@ from pydantic import BaseModel, Tag
 from pydantic_core import ErrorDetails
 
 from api.domains import DOMAIN_PATTERN
+from api.spec.compute import RESOURCE_PATTERN
 from api.spec.experiment import NAME_PATTERN, ExperimentSpec
 from api.spec.problem import Problem, join
 
@@ -32,6 +33,7 @@ _BOUNDS = {
 _PATTERNS = {
     NAME_PATTERN: "a name starts with a lower-case letter and holds lower-case letters, digits and dashes, at most 40",
     DOMAIN_PATTERN: "a domain's name starts with a lower-case letter or a digit and holds those, `-` and `_`, at most 63",
+    RESOURCE_PATTERN: "a device has a name with a slash, as in `rdma/hca`; CPUs, memory and GPUs have fields of their own",
 }
 
 

@@ -1,4 +1,4 @@
-"""Commands on experiments: validate, plan, submit, list, status, logs, events, cancel, retry, delete."""
+"""Commands on experiments: validate, plan, submit, list, status, logs, events, cancel, retry, resize, delete."""
 
 import hashlib
 from datetime import UTC, datetime
@@ -152,6 +152,23 @@ def retry(name: Name, url: Url = None, home: Home = None, as_json: AsJson = Fals
     """Give the failed and cancelled stages of an experiment another try; they resume from their saved states."""
     with connect(url, home) as client:
         _changed(client.retry(name), as_json, f"{name} is tried again; watch it with `solfa status {name} --watch`.")
+
+
+def resize(
+    name: Name,
+    stage: Annotated[str, typer.Argument(help="A live stage.")],
+    machines: Annotated[int, typer.Argument(min=1, help="Within the range that the spec's compute gives it.")],
+    url: Url = None,
+    home: Home = None,
+    as_json: AsJson = False,
+) -> None:
+    """Let a stage go on with more or fewer machines, now and in later attempts; what it has trained stays.
+
+    Example: solfa resize demo proxy 2
+    """
+    with connect(url, home) as client:
+        changed = client.resize(name, stage, machines)
+    _changed(changed, as_json, f"Machines asked for {stage} of {name}: {machines}.")
 
 
 def delete(name: Name, url: Url = None, home: Home = None) -> None:

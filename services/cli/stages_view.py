@@ -24,6 +24,7 @@ MARKS = {
     StagePhase.BLOCKED: ("·", "dim"),
 }
 BAR_WIDTH = 24
+LAST_LINES = 8  # of a failed stage; `solfa logs` has the rest
 ROOMY = 110  # columns from which a terminal has room for words beside the bars
 
 
@@ -41,7 +42,19 @@ def status_view(experiment: ExperimentView, stages: list[StageView], now: dateti
         parts = [part for part in (_bar(stage), Text(_words(stage), style="dim")) if part]
         progress = Text("  " if width >= ROOMY else "\n").join(parts)
         table.add_row(Text(mark, style=style), stage.name, Text(phase, style=style), _elapsed(stage, now), progress)
-    return Group(Text(f"{experiment.name}: {experiment.phase}", style="bold"), table)
+    last_words = [part for stage in stages for part in _last_words(stage)]
+    return Group(Text(f"{experiment.name}: {experiment.phase}", style="bold"), table, *last_words)
+
+
+def _last_words(stage: StageView) -> list[Text]:
+    """Of a stage that failed: where and how, and the last lines that were written there."""
+    failure = stage.failure
+    if failure is None or not failure.last_lines:
+        return []
+    told = {"exit code": failure.exit_code, "rank": failure.rank, "replica": failure.replica}
+    known = ", ".join(f"{name} {value}" for name, value in told.items() if value is not None)
+    lines = [Text(f"   {line}", style="dim") for line in failure.last_lines[-LAST_LINES:]]
+    return [Text(f"\n {stage.name} ended with:" if not known else f"\n {stage.name} ended with {known}:"), *lines]
 
 
 def _bar(stage: StageView) -> Text:
@@ -59,6 +72,15 @@ def _bar(stage: StageView) -> Text:
 
 
 def _words(stage: StageView) -> str:
+    asked = f"({_machines(stage.replicas)} asked for)" if stage.replicas and not stage.phase.terminal else ""
+    return " ".join(part for part in (_progress(stage), asked) if part)
+
+
+def _machines(count: int) -> str:
+    return f"{count} {'machine' if count == 1 else 'machines'}"
+
+
+def _progress(stage: StageView) -> str:
     report = stage.report
     if report is None or stage.phase is not StagePhase.RUNNING:
         tries = f"Attempt {len(stage.attempts)}. " if len(stage.attempts) > 1 and not stage.phase.terminal else ""

@@ -63,9 +63,11 @@ class ApiServer:
                 if error.status != 409:
                     raise
 
-    def annotate_job(self, name: str, annotations: dict[str, str]) -> None:
-        body = {"metadata": {"annotations": annotations}}
-        self._find("PATCH", f"{self._jobs}/{name}", body, "application/merge-patch+json")
+    def patch_job(self, job: Json, changes: dict[str, Any]) -> None:
+        """Set what is at these JSON pointers, all or nothing; another job of the same name is left alone, and an absent one is fine."""
+        guard = {"op": "test", "path": "/metadata/uid", "value": job["metadata"]["uid"]}
+        sets = [{"op": "add", "path": path, "value": value} for path, value in changes.items()]  # `replace` wants something to be there
+        self._find("PATCH", f"{self._jobs}/{job['metadata']['name']}", [guard, *sets], "application/json-patch+json")
 
     def replace_job_status(self, job: Json) -> None:
         """Raises ClusterUnavailable when the job has changed since it was read."""
@@ -122,7 +124,7 @@ class ApiServer:
         with translated():
             return list(self._json("GET", path, None, **query)["items"])
 
-    def _find(self, method: str, path: str, body: Json | None = None, content_type: str = "application/json") -> Json | None:
+    def _find(self, method: str, path: str, body: Json | list[Json] | None = None, content_type: str = "application/json") -> Json | None:
         with translated():
             try:
                 answer: Json = json.loads(self._text(method, path, body, content_type))
@@ -136,7 +138,7 @@ class ApiServer:
         answer: Json = json.loads(self._text(method, path, body, **query))
         return answer
 
-    def _text(self, method: str, path: str, body: Json | None, content_type: str = "application/json", **query: Any) -> str:
+    def _text(self, method: str, path: str, body: Json | list[Json] | None, content_type: str = "application/json", **query: Any) -> str:
         headers = {"Accept": "application/json, */*", **({"Content-Type": content_type} if body is not None else {})}
         request = self._client.param_serialize(
             method, path, query_params=list(query.items()), header_params=headers, body=body, auth_settings=["BearerToken"]

@@ -30,8 +30,18 @@ class AppStatus:
     """One sentence: why it waits or failed, as far as the cluster knows."""
     exit_code: int | None = None
     """Of the first process that failed."""
+    failed_replica: int | None = None
+    """The machine that it ran on, by number."""
     lost: bool = False
     """Ended by the platform (preempted, evicted, node or supervisor lost), not by its program."""
+    crashes: bool = False
+    """Its program would crash for ever: it is to be ended, and will not end by itself."""
+    stranded: bool = False
+    """Some of it is on a machine that is lost, and stays there until it is healed."""
+    ending: bool = False
+    """Its processes are being taken away, and their logs with them."""
+    replicas: int | None = None
+    """Machines that it is asked to have, up or not; None: that cannot be changed, here or any more."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +52,8 @@ class LaunchRequest:
     config_key: str
     """Bucket key of the StageConfig."""
     config: StageConfig
+    replicas: int | None = None
+    """Machines to begin with, fewer than the spec's most; no part of the app's identity, since it may change while the app runs."""
 
 
 class Cluster(Protocol):
@@ -54,7 +66,13 @@ class Cluster(Protocol):
         """Exactly what `launch` would create, as JSON-able data."""
 
     def status(self, app: str) -> AppStatus:
-        """ABSENT for an app that is not there."""
+        """ABSENT for an app that is not there. A look, which changes nothing: anybody may ask, at any time."""
+
+    def heal(self, app: str) -> None:
+        """Give up what is stranded of an app, so that it is replaced elsewhere; one that is well, or absent, is left alone."""
+
+    def resize(self, app: str, replicas: int) -> None:
+        """Ask a live app to go on with so many machines, within its spec's range, the first of which stays; absent or ended is fine."""
 
     def cancel(self, app: str) -> None:
         """Ask the app to end (SIGTERM, then SIGKILL after its grace) and leave nothing running; an absent app is fine."""

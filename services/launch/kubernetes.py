@@ -1,15 +1,14 @@
 """KubernetesCluster: the Cluster port on Kubernetes, through TorchX's `kubernetes` scheduler and Volcano's jobs.
 
-Beside what the port says, a look at an app's status heals it: a pod that is stranded on a dead node is taken off the record, whereupon
-Volcano makes another one elsewhere (training goes on a minute after pod 0's node died; nothing else would ever replace it); and an app
-whose program crashes for ever is ended, since its pods restart without limit.
+A pod that is stranded on a dead node is taken off the record by `heal`, whereupon Volcano makes another one elsewhere (training goes on a
+minute after pod 0's node died; nothing else would ever replace it). An app whose program crashes for ever is told of, and ended like any
+other: its pods restart without limit. Nothing here keeps a log; who takes pods away reads it before (services.logs).
 """
 
-import json
 import logging
 import threading
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -24,11 +23,10 @@ from services.launch.api_server import ApiServer, Json, connect, translated
 from services.launch.cluster import AppPhase, AppStatus, LaunchRequest
 from services.launch.manifest import JOB_LABEL, REQUEST_ANNOTATION, SCHEDULER, Place, app_for, dressed
 from services.launch.pod_logs import PodLogs
-from services.launch.pods import Crash, Pod, find_crash, is_stranded
-from services.launch.volcano import CRASH_ANNOTATION, ENDED, PHASES, is_ending, phase_word, read_status, waits
+from services.launch.pods import Pod, is_stranded
+from services.launch.volcano import ENDED, PHASES, asked_replicas, is_ending, phase_word, read_status, waits
 
 logger = logging.getLogger(__name__)
-KEPT_LINES, KEPT_APPS = 20_000, 32
 
 
 class KubernetesCluster:
@@ -38,7 +36,6 @@ class KubernetesCluster:
         self._place, self._client = place, client or connect()
         self._server = ApiServer(self._client, place.namespace)
         self._logs = PodLogs(self._server)
-        self._kept: dict[str, list[str]] = {}  # logs of apps that are being ended: their pods go, and their lines with them
         self._runner = Runner("torchx", {SCHEDULER: lambda session, **_: KubernetesScheduler(session, client=self._client)})
         self._closed = threading.Event()
         logging.getLogger("torchx-events-null").addFilter(lambda _: False)  # a line for every call, of no use to anybody
@@ -98,36 +95,36 @@ class KubernetesCluster:
 
     def status(self, app: str) -> AppStatus:
         job, pods = self._server.find_job(app), self._pods(app)
-        self._free_stranded(pods)
-        if job is None:
-            return read_status(None, pods, [])
-        if is_ending(job):
-            self._keep_logs(app)
-        elif PHASES.get(phase_word(job)) not in ENDED and (crash := find_crash(pods)):
-            self._end(job, crash)
-            return AppStatus(AppPhase.RUNNING, message=f"{crash.message} It is being ended.")
-        return read_status(job, pods, self._events(job) if waits(job, pods) else [])
+        status = read_status(job, pods, self._events(job) if job and waits(job, pods) else [])
+        now = datetime.now(UTC)
+        return replace(status, stranded=any(is_stranded(pod, now) for pod in pods))
+
+    def heal(self, app: str) -> None:
+        now = datetime.now(UTC)
+        for pod in self._pods(app):
+            if is_stranded(pod, now):
+                logger.warning("pod %s is stranded on node %s, and is replaced", pod["metadata"]["name"], pod["spec"].get("nodeName"))
+                self._server.force_delete_pod(pod)
+
+    def resize(self, app: str, replicas: int) -> None:
+        """A task is a replica, so one that goes has none and one that comes has one; Volcano lets nothing else of a job be changed."""
+        job = self._server.find_job(app)
+        if job is None or not _is_live(job) or asked_replicas(job) == replicas:
+            return
+        tasks = range(len(job["spec"]["tasks"]))
+        self._server.patch_job(job, {f"/spec/tasks/{index}/replicas": int(index < replicas) for index in tasks})
 
     def cancel(self, app: str) -> None:
-        job = self._server.find_job(app)
-        if job is not None and not is_ending(job) and PHASES.get(phase_word(job)) not in ENDED:
-            self._end(job, None)
-
-    def _end(self, job: Json, crash: Crash | None) -> None:
         """Have Volcano take the pods away (SIGTERM, then SIGKILL after their grace), and keep the job until it is removed."""
-        app = job["metadata"]["name"]
-        self._keep_logs(app)
-        if crash is not None:
-            logger.warning("app %s is ended: %s", app, crash.message)
-            self._server.annotate_job(app, {CRASH_ANNOTATION: json.dumps(asdict(crash))})
-            job = self._server.find_job(app) or job
-        status = job.setdefault("status", {})
-        status.setdefault("state", {})["phase"] = "Aborting"
-        self._server.replace_job_status(job)
+        job = self._server.find_job(app)
+        if job is not None and _is_live(job):
+            status = job.setdefault("status", {})
+            status.setdefault("state", {})["phase"] = "Aborting"
+            self._server.replace_job_status(job)
+        self.heal(app)  # a pod on a dead node would never go
 
     def remove(self, app: str) -> None:
         self._server.delete_job(app)
-        self._kept.pop(app, None)
 
     def apps(self) -> list[str]:
         """Without those that are being removed, which are helped on their way."""
@@ -135,15 +132,13 @@ class KubernetesCluster:
         for job in self._server.jobs(self._place.selector):
             name = str(job["metadata"]["name"])
             if "deletionTimestamp" in job["metadata"]:
-                self._free_stranded(self._pods(name))
+                self.heal(name)
             else:
                 names.append(name)
         return names
 
     def logs(self, app: str, tail: int | None = None) -> list[str]:
-        kept = self._kept.get(app, [])
-        shown = kept if tail is None else kept[len(kept) - min(tail, len(kept)) :]
-        return max(self._logs.read(app, tail), shown, key=len)
+        return self._logs.read(app, tail)
 
     def follow(self, app: str) -> Iterator[str | None]:
         for line in self._logs.follow(app, lambda: self.status(app).phase in (*ENDED, AppPhase.ABSENT)):
@@ -163,16 +158,6 @@ class KubernetesCluster:
         name, uid = job["metadata"]["name"], job["metadata"]["uid"]
         return self._server.events(name) + self._server.events(f"{name}-{uid}")
 
-    def _free_stranded(self, pods: list[Pod]) -> None:
-        now = datetime.now(UTC)
-        for pod in pods:
-            if is_stranded(pod, now):
-                logger.warning("pod %s is stranded on node %s, and is replaced", pod["metadata"]["name"], pod["spec"].get("nodeName"))
-                self._server.force_delete_pod(pod)
 
-    def _keep_logs(self, app: str) -> None:
-        lines = self._logs.read(app, KEPT_LINES)
-        if len(lines) >= len(self._kept.get(app, [])):
-            self._kept[app] = lines
-        while len(self._kept) > KEPT_APPS:
-            self._kept.pop(next(iter(self._kept)))
+def _is_live(job: Json) -> bool:
+    return not is_ending(job) and PHASES.get(phase_word(job)) not in ENDED

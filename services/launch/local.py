@@ -62,6 +62,11 @@ class LocalCluster:
             raise LaunchRejected(
                 f"{stage} asks for at least {compute.replicas.min} machines, and here is one; set compute.replicas.min to 1."
             )
+        if compute.resources:
+            named = " and ".join(compute.resources)
+            raise LaunchRejected(
+                f"{request.config.plan.name} asks for {named}, which only a cluster hands out; leave compute.resources out."
+            )
         return self._runner.dryrun(make_app(request, self._site), NAME, {"grace_seconds": self._grace_seconds})
 
     def status(self, app: str) -> AppStatus:
@@ -77,7 +82,14 @@ class LocalCluster:
             message=found.msg,
             exit_code=result.get("exit_code"),
             lost=result.get("lost", False),
+            ending=phase is AppPhase.RUNNING and self._scheduler.is_cancelled(app),
         )
+
+    def heal(self, app: str) -> None:
+        """What runs here cannot be stranded."""
+
+    def resize(self, app: str, replicas: int) -> None:
+        """There is one machine, and no app has more or fewer."""
 
     def cancel(self, app: str) -> None:
         with _translated():

@@ -7,9 +7,11 @@ import copy
 import math
 from dataclasses import dataclass, field, replace
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 from torchx.specs import AppDef
 
+from api.errors import LaunchRejected
 from api.spec import Compute
 from services.launch.appdef import ROLE, Site, identity, make_app
 from services.launch.cluster import LaunchRequest
@@ -52,7 +54,11 @@ class Place:
     secret: str | None = None
     """A Secret whose keys become environment of the training pods; only its name is known here."""
     pull_secrets: tuple[str, ...] = ()
+    bucket_claim: str | None = None
+    """A volume claim that holds a `file://` bucket; None: the bucket is reached over the network."""
     node_selector: dict[str, str] = field(default_factory=dict)
+    gpu_resource: str = "nvidia.com/gpu"
+    """What a GPU is called on this cluster."""
     environment: dict[str, str] = field(default_factory=dict)
     shm_mb: int = 1024
     data_claims: dict[str, str] = field(default_factory=dict)
@@ -65,8 +71,11 @@ class Place:
 
 
 def app_for(request: LaunchRequest, place: Place) -> AppDef:
-    """The app as TorchX is to render it: torchrun's elastic agent in each replica."""
+    """The app as TorchX is to render it: torchrun's elastic agent in each replica. Raises LaunchRejected for what cannot be asked for."""
     compute = _compute(request)
+    if place.gpu_resource in compute.resources:
+        stage = request.config.plan.name
+        raise LaunchRejected(f"{stage} asks for {place.gpu_resource} by name, which is a GPU here; say how many with compute.gpus.")
     site = Site(place.bucket_url, image=place.image)
     return make_app(request, replace(site, command=tuple(elastic_torchrun(request.app, compute, site.python))))
 
@@ -96,6 +105,7 @@ def dressed(rendered: dict[str, Any], request: LaunchRequest, place: Place) -> d
     spec["ttlSecondsAfterFinished"] = TIME_TO_LIVE
     spec["plugins"] = {"env": [], "svc": ["--publish-not-ready-addresses=true", "--disable-network-policy=true"]}
     for index, task in enumerate(spec["tasks"]):
+        task["replicas"] = int(index < (request.replicas or compute.replicas.max))  # more of them may be asked for later, up to all
         task["maxRetry"] = NEVER
         task["policies"] = [{"event": "TaskCompleted", "action": "CompleteJob"}] if index == 0 else []
         template = task["template"]
@@ -147,6 +157,7 @@ def _dress_pod(spec: dict[str, Any], place: Place, app: str) -> None:
             {"name": f"data-{number}", "persistentVolumeClaim": {"claimName": claim, "readOnly": True}}
             for number, claim in enumerate(place.data_claims)
         ),
+        *([{"name": "bucket", "persistentVolumeClaim": {"claimName": place.bucket_claim}}] if place.bucket_claim else []),
     ]
 
 
@@ -164,7 +175,7 @@ def _dress_container(container: dict[str, Any], request: LaunchRequest, place: P
     container["env"] = [given[name] for name in sorted(given)]
     if place.secret:
         container["envFrom"] = [{"secretRef": {"name": place.secret}}]
-    container["resources"] = _resources(_compute(request))
+    container["resources"] = _resources(_compute(request), place.gpu_resource)
     container["securityContext"] = {
         "allowPrivilegeEscalation": False,
         "capabilities": {"drop": ["ALL"]},
@@ -176,13 +187,15 @@ def _dress_container(container: dict[str, Any], request: LaunchRequest, place: P
         {"name": "tmp", "mountPath": TEMPORARY},
         {"name": "cache", "mountPath": CACHE},
         *({"name": f"data-{n}", "mountPath": path, "readOnly": True} for n, path in enumerate(place.data_claims.values())),
+        *([{"name": "bucket", "mountPath": unquote(urlsplit(place.bucket_url).path)}] if place.bucket_claim else []),
     ]
     container["terminationMessagePolicy"] = "FallbackToLogsOnError"
 
 
-def _resources(compute: Compute) -> dict[str, dict[str, str]]:
+def _resources(compute: Compute, gpu: str) -> dict[str, dict[str, str]]:
     """What the spec asks for; CPU may be used up to the next whole one, since threads are whole."""
-    fixed = {"memory": f"{compute.memory_mb}Mi", **({"nvidia.com/gpu": str(compute.gpus)} if compute.gpus else {})}
+    devices = {**compute.resources, **({gpu: compute.gpus} if compute.gpus else {})}
+    fixed = {"memory": f"{compute.memory_mb}Mi", **{name: str(count) for name, count in sorted(devices.items())}}
     return {
         "requests": {"cpu": f"{math.ceil(compute.cpus * 1000)}m", **fixed},
         "limits": {"cpu": f"{math.ceil(compute.cpus) * 1000}m", **fixed},

@@ -15,6 +15,7 @@ BRIEF = timedelta(minutes=10)  # a run shorter than this is a crash; the kubelet
 class Crash:
     """Why an app is to be ended, because it cannot do it by itself: its pods would restart for ever."""
 
+    replica: int
     exit_code: int
     message: str
 
@@ -51,9 +52,9 @@ def find_crash(pods: list[Pod]) -> Crash | None:
         if last is None or last.get("exitCode", 0) == 0:
             continue
         if last.get("reason") == "OOMKilled":
-            return Crash(last["exitCode"], f"Replica {replica(pod)} ran out of memory (OOMKilled); give it more memory_mb.")
+            return Crash(replica(pod), last["exitCode"], f"Replica {replica(pod)} ran out of memory (OOMKilled); give it more memory_mb.")
         if replica(pod) == 0 and status.get("restartCount", 0) >= CRASHES and _was_brief(last):
-            return Crash(last["exitCode"], f"Its program ended with exit code {last['exitCode']}, {status['restartCount'] + 1} times.")
+            return Crash(0, last["exitCode"], f"Its program ended with exit code {last['exitCode']}, {status['restartCount'] + 1} times.")
     return None
 
 

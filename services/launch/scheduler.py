@@ -177,6 +177,10 @@ class LocalScheduler(Scheduler[Mapping[str, CfgVal]]):  # type: ignore[misc]  # 
         finally:
             os.close(lock)
 
+    def is_cancelled(self, app_id: str) -> bool:
+        """Whether somebody has asked for its end."""
+        return (self._folder(app_id) / "cancel").exists()
+
     def _delete_existing(self, app_id: str) -> None:
         """Raises OSError while the app is alive."""
         folder = self._folder(app_id)

@@ -1,13 +1,10 @@
 """A Volcano job and its pods as an AppStatus: a total table of phases, and no more than was said. Pure."""
 
-import json
 from typing import Any
 
 from services.launch.cluster import AppPhase, AppStatus
-from services.launch.pods import Crash, Pod, container_status, is_up, replica
+from services.launch.pods import Pod, container_status, find_crash, is_up, replica
 from services.launch.reasons import one_line, why_waiting
-
-CRASH_ANNOTATION = "solfa.dev/crash"  # why this service ended the job; the pods that showed it are gone by then
 
 PHASES: dict[str, AppPhase] = {
     "": AppPhase.PENDING,  # Volcano has not looked at it yet
@@ -38,16 +35,24 @@ def is_ending(job: dict[str, Any]) -> bool:
 def read_status(job: dict[str, Any] | None, pods: list[Pod], events: list[dict[str, Any]]) -> AppStatus:
     """`events` are those on the job and its pod group; they are asked for no more than where it waits."""
     if job is None:
-        return AppStatus(AppPhase.RUNNING, message="It is being removed.") if pods else AppStatus(AppPhase.ABSENT)
+        return AppStatus(AppPhase.RUNNING, message="It is being removed.", ending=True) if pods else AppStatus(AppPhase.ABSENT)
     up = sum(is_up(pod) for pod in pods)
     if is_ending(job):
-        return AppStatus(AppPhase.RUNNING, up, "It is being ended.")
+        return AppStatus(AppPhase.RUNNING, up, "It is being ended.", ending=True)
     phase = PHASES.get(phase_word(job), AppPhase.UNKNOWN)
     if phase in ENDED:
         return _ended(job, pods, phase)
     if phase is AppPhase.RUNNING and waits(job, pods):
         phase = AppPhase.PENDING  # evicted, preempted, or a node too few: Volcano calls Running whatever has once run
-    return AppStatus(phase, up, why_waiting(pods, events) if waits(job, pods) else "")
+    asked = asked_replicas(job)
+    if crash := find_crash(pods):
+        return AppStatus(phase, up, crash.message, crash.exit_code, crash.replica, crashes=True, replicas=asked)
+    return AppStatus(phase, up, why_waiting(pods, events) if waits(job, pods) else "", replicas=asked)
+
+
+def asked_replicas(job: dict[str, Any]) -> int:
+    """Machines that the job is asked to have: each is a task of its own. Volcano leaves a nought out."""
+    return sum(task.get("replicas", 0) for task in job["spec"].get("tasks", []))
 
 
 def waits(job: dict[str, Any], pods: list[Pod]) -> bool:
@@ -56,18 +61,14 @@ def waits(job: dict[str, Any], pods: list[Pod]) -> bool:
 
 
 def _ended(job: dict[str, Any], pods: list[Pod], phase: AppPhase) -> AppStatus:
-    """A crash that was noted is the program's; an end that nobody here asked for is the platform's."""
-    noted = (job["metadata"].get("annotations") or {}).get(CRASH_ANNOTATION)
-    if noted:
-        crash = Crash(**json.loads(noted))
-        return AppStatus(AppPhase.FAILED, message=crash.message, exit_code=crash.exit_code)
+    """An end that nobody here asked for, and no container shows, is the platform's."""
     if phase is not AppPhase.FAILED:
         return AppStatus(phase, exit_code=0 if phase is AppPhase.SUCCEEDED else None)
     for pod in sorted(pods, key=replica):
         ended = container_status(pod).get("state", {}).get("terminated") or {}
         if ended.get("exitCode") and not pod["status"].get("reason"):  # a pod that has a reason was evicted
             how = "ran out of memory (OOMKilled)" if ended.get("reason") == "OOMKilled" else f"ended with exit code {ended['exitCode']}"
-            return AppStatus(phase, message=f"Replica {replica(pod)} {how}.", exit_code=ended["exitCode"])
+            return AppStatus(phase, message=f"Replica {replica(pod)} {how}.", exit_code=ended["exitCode"], failed_replica=replica(pod))
     told = [pod["status"].get("message") for pod in pods] + [((job.get("status") or {}).get("state") or {}).get("message")]
     said = next((one_line(message) for message in told if message), "")
     return AppStatus(phase, message=f"The cluster ended it: {said}." if said else "The cluster ended it.", lost=True)

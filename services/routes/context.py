@@ -8,6 +8,7 @@ from fastapi import Depends, Header, Path, Request
 from api.bucket import Bucket
 from services.experiments import Experiments
 from services.launch.cluster import Cluster
+from services.logs import LogKeeper
 from services.metrics import Metrics
 from services.settings import Settings
 from services.store import ExperimentStore
@@ -19,6 +20,7 @@ class Context:
     store: ExperimentStore
     bucket: Bucket
     cluster: Cluster
+    logs: LogKeeper
     experiments: Experiments
     metrics: Metrics
 

@@ -6,13 +6,13 @@ from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.responses import PlainTextResponse
 from starlette.concurrency import run_in_threadpool
 
-from api.errors import BadRequest, ContentTooLarge, UnsupportedMediaType
 from api.experiment import Experiment, ExperimentPhase
 from api.plan import Plan, make_plan
 from api.views import ExperimentList, ExperimentView, Validated
 from services.experiments import etag
 from services.inputs import spec_of
 from services.problems import documented
+from services.routes.body import read_body
 from services.routes.context import TAGGED, UNCHANGED, Context, ExperimentRef, IfMatch, IfNoneMatch, Service, matches
 
 router = APIRouter(prefix="/v1/experiments", tags=["experiments"])
@@ -68,7 +68,7 @@ async def submit(
         ),
     ] = None,
 ) -> Any:
-    text = await _body(request, service)
+    text = await read_body(request, service.settings.max_body_bytes, MEDIA_TYPES, "The spec")
     if validate_only:
         validated = await run_in_threadpool(service.experiments.validate, text)
         return Response(validated.model_dump_json(), media_type="application/json")
@@ -171,19 +171,3 @@ def plan(service: Service, experiment: ExperimentRef) -> Plan:
 def _answer(service: Context, response: Response, experiment: Experiment) -> ExperimentView:
     response.headers["ETag"] = etag(experiment)
     return service.experiments.view(experiment)
-
-
-async def _body(request: Request, service: Context) -> str:
-    """The posted text. Raises BadRequest; the size is checked while it arrives, not after."""
-    media_type = request.headers.get("content-type", "application/yaml").partition(";")[0].strip().lower()
-    if media_type not in MEDIA_TYPES:
-        raise UnsupportedMediaType(f"A spec is YAML or JSON, not {media_type}; send application/yaml or application/json.")
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > service.settings.max_body_bytes:
-            raise ContentTooLarge(f"The spec is over {service.settings.max_body_bytes:,} bytes.")
-    try:
-        return body.decode()
-    except UnicodeDecodeError as error:
-        raise BadRequest(f"The spec is not UTF-8: byte {error.start} is none.") from error

@@ -1,23 +1,32 @@
-"""/v1/experiments/{experiment}/stages: stages with their reports, attempts, logs."""
+"""/v1/experiments/{experiment}/stages: stages with their reports, their resize, attempts, logs."""
 
 from collections.abc import AsyncIterator
 from typing import Annotated, Any
 
 import anyio
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Query, Request, Response
+from pydantic import ValidationError
 from sse_starlette import EventSourceResponse, ServerSentEvent
-from starlette.concurrency import iterate_in_threadpool
+from starlette.concurrency import iterate_in_threadpool, run_in_threadpool
 
-from api import keys
-from api.errors import NotFound
+from api.errors import InvalidRequest, NotFound
 from api.experiment import Attempt, Experiment, Stage
-from api.views import LogView, StageView
-from services.launch.cluster import AppPhase
-from services.problems import documented
-from services.routes.context import SSE, Context, ExperimentRef, Service, StageRef
+from api.views import LogView, StageChange, StageView
+from services.experiments import etag
+from services.observation import ALIVE
+from services.problems import documented, found_in
+from services.routes.body import read_body
+from services.routes.context import SSE, Context, ExperimentRef, IfMatch, Service, StageRef
 
 router = APIRouter(prefix="/v1/experiments/{experiment}/stages", tags=["stages"])
 POLL_SECONDS = 0.2
+MEDIA_TYPES = ("application/json", "application/merge-patch+json")
+CHANGE: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {media_type: {"schema": {"$ref": "#/components/schemas/StageChange"}} for media_type in MEDIA_TYPES},
+    }
+}
 
 
 @router.get(
@@ -41,6 +50,41 @@ def stages(service: Service, experiment: ExperimentRef) -> list[StageView]:
 )
 def stage(service: Service, experiment: ExperimentRef, stage: StageRef) -> StageView:
     return service.experiments.stage_view(*service.experiments.stage(experiment, stage))
+
+
+@router.patch(
+    "/{stage}",
+    operation_id="resize_stage",
+    summary="Let a live stage go on with more or fewer machines",
+    response_model=StageView,
+    responses={
+        200: {
+            "description": "Recorded; the reconciler asks the cluster for them, now and in later attempts.",
+            "headers": {"ETag": {"description": "Of the experiment's record, for If-Match.", "schema": {"type": "string"}}},
+        },
+        **documented(400, 404, 409, 412, 413, 415, 422, 502),
+    },
+    openapi_extra=CHANGE,
+)
+async def resize(  # the body is read here, so that its size and its kind are checked as those of a spec are
+    request: Request, response: Response, service: Service, experiment: ExperimentRef, stage: StageRef, if_match: IfMatch = None
+) -> StageView:
+    text = await read_body(request, service.settings.max_body_bytes, MEDIA_TYPES, "The change")
+    try:
+        change = StageChange.model_validate_json(text)
+    except ValidationError as error:
+        problems = found_in(error.errors())
+        raise InvalidRequest("; ".join(f"{one['pointer']}: {one['message']}" for one in problems), problems=problems) from error
+    record = await run_in_threadpool(service.experiments.resize, experiment, stage, change.replicas, if_match)
+    response.headers["ETag"] = etag(record)
+    return await run_in_threadpool(lambda: service.experiments.stage_view(*_found(record, stage)))
+
+
+def _found(record: Experiment, name: str) -> tuple[Experiment, Stage]:
+    found = record.stage(name)
+    if found is None:  # as it was a moment ago
+        raise NotFound(f"{record.name} has no stage {name}.")
+    return record, found
 
 
 @router.get(
@@ -77,10 +121,9 @@ def logs(
 ) -> Any:
     record, found = service.experiments.stage(experiment, stage)
     chosen = _attempt(record, found, attempt)
-    kept = service.bucket.find(keys.attempt_log(record.id, found.name, chosen.number))
-    if follow and kept is None and service.cluster.status(chosen.app).phase is not AppPhase.ABSENT:
+    if follow and service.cluster.status(chosen.app).phase in ALIVE:
         return EventSourceResponse(_followed(service, chosen.app), ping=service.settings.heartbeat_seconds)
-    lines = kept.data.decode(errors="replace").splitlines() if kept else service.cluster.logs(chosen.app)
+    lines = service.logs.read(record.id, found.name, chosen.number, chosen.app)
     view = LogView(stage=found.name, attempt=chosen.number, lines=lines[-tail:] if tail else lines)
     if follow:
         return EventSourceResponse(_all_of(view))

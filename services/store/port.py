@@ -15,7 +15,8 @@ class Event:
     experiment_id: str
     at: datetime
     kind: str
-    """`experiment_created`, `stage_changed`, `attempt_launched`, `cancel_requested`, `retry_requested`, `experiment_finished`."""
+    """`experiment_created`, `stage_changed`, `attempt_launched`, `cancel_requested`, `retry_requested`, `resize_requested`,
+    `experiment_finished`."""
     stage: str | None
     data: dict[str, Any]
 

@@ -1,4 +1,7 @@
-"""Records to rows and back: the one place that computes what the index columns hold."""
+"""Records to rows and back: the one place that computes what the index columns hold.
+
+What a record does not know is left out of its JSON: an older version, which knows fewer fields, can then read it after a rollback.
+"""
 
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
@@ -43,7 +46,7 @@ def stage_rows(experiment: Experiment) -> dict[tuple[Any, ...], dict[str, Any]]:
             "phase": stage.phase.value,
             "digest": stage.digest,
             "result_key": stage.result_key,
-            "record": stage.model_dump_json(exclude={"attempts"}),
+            "record": stage.model_dump_json(exclude={"attempts"}, exclude_none=True),
         }
         for position, stage in enumerate(experiment.stages)
     }
@@ -57,7 +60,7 @@ def attempt_rows(experiment: Experiment) -> dict[tuple[Any, ...], dict[str, Any]
             "stage": stage.name,
             "number": attempt.number,
             "reason": attempt.reason.value if attempt.reason else None,
-            "record": attempt.model_dump_json(),
+            "record": attempt.model_dump_json(exclude_none=True),
         }
         for stage in experiment.stages
         for attempt in stage.attempts

@@ -62,7 +62,8 @@ class SqlStore:
             connection.execute(insert(experiments), experiment_row(experiment))
             _write_parts(connection, experiment)
             if idempotent:
-                row = {"key": idempotent.key, "request_sha256": idempotent.request_sha256, "record": experiment.model_dump_json()}
+                first = experiment.model_dump_json(exclude_none=True)
+                row = {"key": idempotent.key, "request_sha256": idempotent.request_sha256, "record": first}
                 connection.execute(insert(idempotency_keys), {**row, "experiment_id": experiment.id, "created_at": to_micros(at)})
             _write_events(connection, experiment.id, [NewEvent("experiment_created", data={"name": experiment.name})], at)
         return experiment

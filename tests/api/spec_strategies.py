@@ -58,6 +58,7 @@ computes = optional(
         "cpus": st.floats(0.1, 64),
         "memory_mb": st.integers(64, 2**20),
         "gpus": st.integers(0, 8),
+        "resources": st.dictionaries(st.sampled_from(["rdma/hca", "example.com/Nic_0"]), st.integers(1, 9)),
         "parallelism": st.sampled_from(["ddp", "fsdp"]),
         "retries": st.integers(0, 100),
         "deadline_seconds": st.none() | st.integers(1, 10**6),

@@ -149,7 +149,7 @@ FIELDS: dict[str, tuple[Change, set[str]]] = {
     "mixtures": (sets("comparison", "mixtures", to=ALL_FIVE["mixtures"][::-1]), {"evaluate"}),
     "sequences": (sets("comparison", "sequences", to=5), ALL_BUT_DATA),
     "compute": (sets("compute", "default", to={"processes": 2, "parallelism": "fsdp", "retries": 0}), set()),
-    "compute.main": (sets("compute", "main", to={"replicas": {"min": 1, "max": 4}, "gpus": 1, "deadline_seconds": 9}), set()),
+    "compute.main": (sets("compute", "main", to={"replicas": {"min": 1, "max": 4}, "gpus": 1, "resources": {"rdma/hca": 1}}), set()),
 }
 TRAINING = {
     "steps": 5,

@@ -2,9 +2,13 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from services.launch.access import NEEDED
+from services.server import place
+from services.settings import Settings
 from tests.charts.rendering import CHART, HELM, ROOT, VALUES, containers, helm, objects, pods, refusal, render
 from tests.reference import assert_golden
 
@@ -48,22 +52,22 @@ def test_nothing_is_pulled_that_the_values_do_not_list(values: Path) -> None:
     assert {image.rpartition("/")[2].partition("@")[0].partition(":")[0] for image in images} == {"one", "two"}
 
 
-def test_the_role_is_the_list_of_what_the_launcher_does() -> None:
+def test_the_role_is_the_list_of_what_the_service_asks_for_at_start() -> None:
     (role,) = (one for one in objects(render(VALUES[0])) if one["kind"] == "Role" and one["metadata"]["name"] == "solfa")
     assert [(rule["resources"], rule["verbs"]) for rule in role["rules"]] == [
-        (["jobs"], ["create", "get", "list", "watch", "delete", "patch"]),
-        (["jobs/status"], ["get", "update"]),
-        (["pods"], ["get", "list", "watch", "delete"]),
-        (["pods/log"], ["get"]),
-        (["events"], ["list", "create"]),
-        (["leases"], ["get", "create", "update"]),
+        ([resource], list(verbs)) for (_, resource), verbs in NEEDED.items()
     ]
+    assert [rule["apiGroups"] for rule in role["rules"]] == [[group] for group, _ in NEEDED]
 
 
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        ("bucket.url=", "bucket.url is needed"),
+        ("bucket.url=,bucket.endpoint=http://s3", "say which bucket with bucket.url"),
+        ("bucket.url=,replicas=2,database.existingSecret=pg", "needs a bucket that every node reaches"),
+        ("images.credentials.username=me", "goes with images.credentials.password and images.registry"),
+        ("gateway.enabled=true", "gateway.parentRefs is needed"),
+        ("training.gpuResource=gpu", "gpuResource"),
         ("replicas=2", "More than one replica needs PostgreSQL"),
         ("autoscaling.enabled=true", "More than one replica needs PostgreSQL"),
         ("bucket.accessKeyId=me", "goes with bucket.secretAccessKey"),
@@ -87,6 +91,50 @@ def test_a_secret_that_changes_makes_new_pods() -> None:
 
     assert checksum("one") != checksum("two")
     assert checksum("one") == checksum("one")
+
+
+def variables_of(rendered: list[dict[str, Any]]) -> dict[str, str | None]:
+    (deployment,) = (one for one in rendered if one["kind"] == "Deployment")
+    (container,) = deployment["spec"]["template"]["spec"]["containers"]
+    return {one["name"]: one.get("value") for one in container["env"]}
+
+
+def test_an_installation_without_a_word_of_values_is_whole() -> None:
+    """SQLite and the bucket on volumes of their own; the service's settings are such as it takes."""
+    rendered = objects(render(CHART / "values.yaml"))
+    claims = {one["metadata"]["name"] for one in rendered if one["kind"] == "PersistentVolumeClaim"}
+    (deployment,) = (one for one in rendered if one["kind"] == "Deployment")
+    pod = deployment["spec"]["template"]["spec"]
+    assert {volume["persistentVolumeClaim"]["claimName"] for volume in pod["volumes"] if "persistentVolumeClaim" in volume} == claims
+    assert claims == {"solfa-database", "solfa-bucket"}
+    settings = Settings.from_environment({name: value or "x" for name, value in variables_of(rendered).items()})
+    where = place(settings, settings.bucket)
+    assert (where.bucket_claim, where.bucket_url, where.gpu_resource) == ("solfa-bucket", "file:///var/lib/solfa-bucket", "nvidia.com/gpu")
+    assert "/var/lib/solfa-bucket" in {mount["mountPath"] for mount in pod["containers"][0]["volumeMounts"]}
+    assert deployment["spec"]["strategy"] == {"type": "Recreate"}
+
+
+def test_a_registrys_credentials_become_a_secret_that_all_pods_pull_with() -> None:
+    rendered = objects(render(next(path for path in VALUES if path.stem == "airgapped")))
+    made = {one["metadata"]["name"]: one for one in rendered if one["kind"] == "Secret" and one.get("type")}
+    held = {"auths": {"10.0.0.5:5000": {"username": "puller", "password": "not-a-secret"}}}
+    for secret in made.values():
+        assert (secret["type"], json.loads(secret["stringData"][".dockerconfigjson"])) == ("kubernetes.io/dockerconfigjson", held)
+    used = [[one["name"] for one in pod["imagePullSecrets"]] for pod in pods(rendered)]
+    assert sorted(used) == [["solfa-registry"], ["solfa-registry"], ["solfa-sweep"]]  # the sweep comes when the release's are gone
+    assert made.keys() == {"solfa-registry", "solfa-sweep"}
+    assert "post-delete" in made["solfa-sweep"]["metadata"]["annotations"]["helm.sh/hook"]
+    assert variables_of(rendered)["SOLFA_IMAGE_PULL_SECRETS"] == "solfa-registry"
+
+
+def test_a_stream_of_events_is_cut_by_no_gateway() -> None:
+    rendered = objects(render(next(path for path in VALUES if path.stem == "monitoring")))
+    (route,) = (one for one in rendered if one["kind"] == "HTTPRoute")
+    (rule,) = route["spec"]["rules"]
+    assert rule["timeouts"] == {"request": "0s", "backendRequest": "0s"}
+    (service,) = (one for one in rendered if one["kind"] == "Service")
+    assert rule["backendRefs"] == [{"name": service["metadata"]["name"], "port": service["spec"]["ports"][0]["port"]}]
+    assert not [one for one in rendered if one["kind"] == "Ingress"]
 
 
 def test_training_pods_get_the_buckets_address_but_no_key_in_plain_sight() -> None:

@@ -10,12 +10,12 @@ from urllib.parse import urlsplit
 import pytest
 
 from tests.api.s3_proxy import proxied
-from tests.cluster.database import postgresql
 from tests.cluster.images import Images, built_and_pushed
 from tests.cluster.kube import Namespace, new_namespace, run, why_not
 from tests.cluster.object_store import ObjectStore, seaweedfs
 from tests.cluster.release import Release, installed
 from tests.cluster.survival import House, Outcome, survivor_spec, watched
+from tests.postgres import postgresql
 
 HERE = Path(__file__).parent
 TABLE = pytest.StashKey[list[tuple[str, str]]]()
@@ -94,7 +94,7 @@ def house(images: Images, object_store: ObjectStore) -> Iterator[House]:
         }
         run("kubectl", "create", "-f", "-", stdin=json.dumps(queue))
         seen = replace(object_store, endpoint=f"http://{host}:{port}")
-        values = ("replicas=2", f"database.url={database}", f"training.queue={namespace.name}")
+        values = ("replicas=2", f"database.url={database.url('solfa')}", f"training.queue={namespace.name}")
         try:
             with installed(namespace, images, seen, *values) as release:
                 yield House(release, object_store, database, faults)

@@ -5,7 +5,7 @@ import os
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,8 @@ from api.stage_config import AttemptFailure, StageConfig, StageReport
 from services.launch.cluster import AppPhase, AppStatus, LaunchRequest
 from services.launch.kubernetes import KubernetesCluster
 from services.launch.manifest import Place
+from services.logs import LogKeeper
+from services.tidy import APP
 from tests.cluster.kube import Json, Namespace
 from tests.cluster.object_store import ACCESS_KEY, SECRET, ObjectStore
 from tests.services.waiting import wait_for
@@ -47,12 +49,52 @@ def reaching(store: ObjectStore) -> Iterator[None]:
         os.environ.update(before)
 
 
+class Tended(KubernetesCluster):
+    """Apps looked after as a reconciler does it: logs are kept in the bucket, what is stranded is healed, what crashes for ever is ended.
+
+    It stands in for the record too: of an app that was ended for its crashes, it is told that it failed.
+    """
+
+    def __init__(self, place: Place, bucket: Bucket) -> None:
+        super().__init__(place)
+        self._keeper = LogKeeper(KubernetesCluster(place), bucket)
+        self._crashed: dict[str, AppStatus] = {}
+
+    def status(self, app: str) -> AppStatus:
+        seen = super().status(app)
+        if seen.ending or seen.stranded:
+            self._keep(app)
+        if seen.stranded:
+            self.heal(app)
+        if seen.crashes:
+            self._crashed[app] = replace(seen, phase=AppPhase.FAILED, crashes=False)
+            self.cancel(app)
+        return self._crashed[app] if app in self._crashed and seen.phase is AppPhase.CANCELLED else seen
+
+    def cancel(self, app: str) -> None:
+        self._keep(app)
+        super().cancel(app)
+
+    def logs(self, app: str, tail: int | None = None) -> list[str]:
+        lines = self._keeper.read(*self._attempt(app), app)
+        return lines[-tail:] if tail else lines
+
+    def _keep(self, app: str) -> None:
+        self._keeper.keep(*self._attempt(app), app)
+
+    @staticmethod
+    def _attempt(app: str) -> tuple[str, str, int]:
+        found = APP.fullmatch(app)
+        assert found
+        return found[1], found[2], int(found[3])
+
+
 @dataclass
 class Launching:
     """One experiment, its bucket, and a cluster to launch its stages on."""
 
     runner: StageRunner
-    cluster: KubernetesCluster
+    cluster: Tended
     place: Place
 
     @property
@@ -99,4 +141,4 @@ def make_launching(namespace: Namespace, store: ObjectStore, image: str, folder:
     place = Place(bucket.url, **{**settings, **chosen})
     name = "x" + "".join(chr(ord("a") + int(digit, 16)) for digit in uuid.uuid4().hex[:10])
     runner = StageRunner(bucket, spec, name, folder / "cache")  # type: ignore[arg-type]  # a file bucket is not needed to start stages
-    return Launching(runner, KubernetesCluster(place), place)
+    return Launching(runner, Tended(place, bucket), place)

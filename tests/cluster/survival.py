@@ -22,6 +22,7 @@ from tests.cluster.kube import Json, Namespace, is_ready
 from tests.cluster.object_store import ObjectStore
 from tests.cluster.release import Release
 from tests.cluster.search import search_spec
+from tests.postgres import Postgres
 from tests.services.waiting import wait_for
 
 STEPS = 800
@@ -57,7 +58,7 @@ class House:
     release: Release
     store: ObjectStore
     """As the tests reach it: not through the proxy."""
-    database: str
+    database: Postgres
     faults: Faults
     """What is done to requests to the S3, of the service and of training pods."""
 
@@ -82,13 +83,13 @@ class House:
 
     def leader(self) -> tuple[str, int]:
         """The host that leads, which is a pod's name, and the lease's token, which rises when another takes over."""
-        with psycopg.connect(self.database) as connection:
+        with psycopg.connect(self.database.url("solfa")) as connection:
             row = connection.execute("SELECT holder, token FROM lease").fetchone()
         return (row[0].partition("/")[0], int(row[1])) if row else ("", 0)
 
     def phases(self, experiment: str) -> dict[str, str]:
         """By stage, straight from the database: phases that last milliseconds are seen too."""
-        with psycopg.connect(self.database) as connection:
+        with psycopg.connect(self.database.url("solfa")) as connection:
             rows = connection.execute("SELECT name, phase FROM stages WHERE experiment_id = %s", (experiment,)).fetchall()
         return dict(rows)
 

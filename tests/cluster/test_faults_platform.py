@@ -8,9 +8,12 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 
+from api.client import Client
+from api.errors import SolfaError
 from tests.cluster.kube import run
 from tests.cluster.survival import House, Outcome, survivor_spec, watched
 from tests.services.waiting import wait_for
@@ -49,6 +52,25 @@ def test_volcano_is_restarted_while_a_stage_is_launched(house: House, undisturbe
             run(TOOL, "restart", component)
         assert survivor.outcome() == undisturbed
         assert (survivor.attempts("prepare"), survivor.attempts()) == (1, 1)
+
+
+def test_the_database_is_restarted_and_stops_for_a_minute(house: House, undisturbed: Outcome, measured: Measured) -> None:
+    with watched(house, survivor_spec("database-restarted")) as survivor:
+        wait_for(lambda: house.phases(survivor.id)["proxy"] == "queued", 300, every=0.05)
+        house.database.restart()
+        measured("PostgreSQL restarted: the service answers", _answers_again(house))
+        assert survivor.outcome() == undisturbed
+        assert survivor.attempts() == 1
+    with watched(house, survivor_spec("database-stopped")) as survivor:
+        survivor.until_training(further=1)
+        house.database.stop()  # as in a crash
+        try:
+            time.sleep(AWAY)
+        finally:
+            house.database.start()
+        measured("PostgreSQL stopped for 60 s: the service answers", _answers_again(house))
+        assert survivor.outcome() == undisturbed
+        assert survivor.attempts() == 1
 
 
 def test_the_bucket_hangs_for_a_minute(house: House, undisturbed: Outcome, measured: Measured) -> None:
@@ -93,15 +115,24 @@ def hung() -> Iterator[None]:
 
 
 def _reads_again(house: House) -> str:
-    """The seconds until a validation, which asks the API server, is answered, and a pod of the service is ready."""
+    """The seconds until a validation, which asks the API server, is answered."""
+    return _until_answered(house, lambda client: client.validate(survivor_spec("looked-at")).launches)
+
+
+def _answers_again(house: House) -> str:
+    """The seconds until the list of experiments, which asks the database, is answered."""
+    return _until_answered(house, lambda client: list(client.experiments()))
+
+
+def _until_answered(house: House, ask: Callable[[Client], Any]) -> str:
     began = time.monotonic()
 
     def answers() -> bool:
         try:
             with house.release.client() as client:
-                return bool(client.validate(survivor_spec("looked-at")).launches)
-        except Exception:  # whatever it is, it is asked again
-            return False
+                return bool(ask(client))
+        except (SolfaError, AssertionError):
+            return False  # not yet
 
     wait_for(answers, 240, every=0.5)
     return f"{time.monotonic() - began:.0f} s"

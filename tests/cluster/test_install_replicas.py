@@ -8,12 +8,12 @@ import psycopg
 import pytest
 
 from api.replay import replay
-from tests.cluster.database import postgresql
 from tests.cluster.images import Images
 from tests.cluster.kube import Namespace
 from tests.cluster.object_store import ObjectStore
 from tests.cluster.release import Release, installed
 from tests.cluster.search import search_spec
+from tests.postgres import postgresql
 from tests.services.waiting import wait_for
 
 SERVICE, TRAINING = "app.kubernetes.io/name=solfa", "app.kubernetes.io/name=solfa-trainer"
@@ -21,8 +21,8 @@ SERVICE, TRAINING = "app.kubernetes.io/name=solfa", "app.kubernetes.io/name=solf
 
 @pytest.fixture(scope="module")
 def database() -> Iterator[str]:
-    with postgresql(os.environ["SOLFA_TEST_HOST"]) as url:
-        yield url
+    with postgresql(os.environ["SOLFA_TEST_HOST"]) as server:
+        yield server.url("solfa")
 
 
 @pytest.fixture(scope="module")

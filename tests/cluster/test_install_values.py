@@ -9,7 +9,7 @@ from tests.charts.rendering import VALUES, objects, render
 from tests.cluster.kube import Namespace
 
 pytestmark = pytest.mark.quick
-OPERATORS = ("monitoring.coreos.com/v1",)  # of the Prometheus operator, which the cluster need not have
+OPERATORS = ("monitoring.coreos.com/v1", "gateway.networking.k8s.io/v1")  # which the cluster need not have
 
 
 @pytest.mark.parametrize("values", VALUES, ids=lambda path: path.stem)

@@ -7,7 +7,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from tests.services.postgres import postgres_url
+from tests.postgres import postgres_url, postgresql
 from tests.services.running import Running, problem, running
 from tests.services.waiting import wait_for
 
@@ -92,3 +92,22 @@ def test_a_database_that_hangs_up_is_waited_for(tmp_path: Path) -> None:
         assert wait_for(lambda: service.http.get("/readyz").status_code == 200)
         assert service.until("kept")["phase"] == "succeeded"
         assert service.post(service.spec("later")).status_code == 202
+
+
+def test_a_database_that_is_stopped_and_started_again_is_gone_on_with(tmp_path: Path) -> None:
+    with postgresql("127.0.0.1") as server:
+        server.start()  # it runs
+        with running(tmp_path, database=server.url("solfa", "postgresql+psycopg")) as service:
+            service.submit("kept", {"hang": {"prepare": [1]}})
+            service.until_stage("kept", "prepare", "running")
+            server.stop()
+            server.stop()
+            wait_for(lambda: service.http.get("/readyz").status_code == 503)
+            assert problem(service.get("/kept"), 503, "store_unavailable")
+            server.start()
+            wait_for(lambda: service.http.get("/readyz").status_code == 200)
+            assert service.get("/kept").json()["stages"][0]["phase"] == "running"
+            server.restart()
+            wait_for(lambda: service.http.post("/v1/experiments/kept/cancel").status_code == 202)
+            wait_for(lambda: service.get("/kept").json().get("phase") == "cancelled")
+            assert len(service.get("/kept/stages/prepare/attempts").json()) == 1

@@ -75,8 +75,8 @@ def serve(root: Path, fuse: Fuse, behaviour: dict[str, Any]) -> None:
     scheduler = cluster._scheduler  # its two halves of a launch are effects too
     effects = {
         store: ["replace"],
-        bucket: ["put", "delete_prefix"],
-        cluster: ["launch", "cancel", "remove"],
+        bucket: ["put", "create", "replace", "delete_prefix"],
+        cluster: ["launch", "cancel", "heal", "resize", "remove"],
         scheduler: ["_make_folder", "_start_supervisor"],
     }
     for part, names in effects.items():

@@ -106,6 +106,20 @@ ROWS = {
     "running, machine lost": (stage_in(P.RUNNING), Observation(AppStatus(A.FAILED, lost=True)), P.BACKOFF, R.NODE_LOST, Effect.NONE),
     "running, ended from outside": (stage_in(P.RUNNING), Observation(ENDED[A.CANCELLED]), P.BACKOFF, R.PREEMPTED, Effect.NONE),
     "running, last attempt failed": (stage_in(P.RUNNING, 2), Observation(ENDED[A.FAILED]), P.FAILED, R.ATTEMPTS_EXHAUSTED, Effect.NONE),
+    "running, crashing for ever": (
+        stage_in(P.RUNNING),
+        Observation(AppStatus(A.RUNNING, 1, "It ended with 3.", exit_code=3, crashes=True)),
+        P.BACKOFF,
+        R.WORKER_FAILED,
+        Effect.CANCEL,
+    ),
+    "queued, crashing for good": (
+        stage_in(P.QUEUED),
+        Observation(AppStatus(A.PENDING, exit_code=3, crashes=True), failure=failure(retryable=False)),
+        P.FAILED,
+        R.WORKER_FAILED_PERMANENTLY,
+        Effect.CANCEL,
+    ),
     "backoff, its time has come": (stage_in(P.BACKOFF, not_before=NOW), Observation(ABSENT), P.LAUNCHING, R.RETRYING, Effect.LAUNCH),
     "backoff, still alive": (stage_in(P.BACKOFF, not_before=NOW), Observation(RUNNING), P.BACKOFF, R.PLANNED, Effect.CANCEL),
     "backoff, committed late": (stage_in(P.BACKOFF), Observation(ABSENT, committed=RESULT), P.SUCCEEDED, R.COMPLETED, Effect.NONE),
@@ -265,6 +279,9 @@ statuses = st.builds(
     message=st.sampled_from(["", "OOMKilled"]),
     exit_code=st.sampled_from([None, 0, 1, 64, 75, -9]),
     lost=st.booleans(),
+    crashes=st.booleans(),
+    stranded=st.booleans(),
+    replicas=st.sampled_from([None, 1, 2]),
 )
 failures = st.none() | st.builds(failure, retryable=st.booleans(), exit_code=st.sampled_from([1, 64, 75]))
 stand_ins = st.none() | st.just(StandIn(RESULT, R.ADOPTED, "", None)) | st.just(StandIn(RESULT, R.CONVERGED, "", "d" * 64))

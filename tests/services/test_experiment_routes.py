@@ -9,6 +9,7 @@ import pytest
 from api import keys
 from services.reconciler import utc_now
 from tests.services.running import Running, problem
+from tests.services.waiting import wait_for
 
 
 def pages(service: Running, query: str) -> list[list[str]]:
@@ -255,3 +256,19 @@ def test_a_fault_of_ours_is_a_problem_too_and_tells_no_secrets(served: Running, 
 
 def test_health_is_told_as_text(gallery: Running) -> None:
     assert [gallery.http.get(path).text for path in ("/healthz", "/readyz")] == ["ok", "ready"]
+
+
+def test_a_failed_stage_shows_how_it_ended_and_its_last_lines_when_its_app_is_gone(gallery: Running) -> None:
+    wait_for(lambda: not _apps_of(gallery, "broken"))
+    stages = {stage["name"]: stage for stage in gallery.get("/broken/stages").json()}
+    failure = stages["reference"]["failure"]
+    assert [failure[name] for name in ("attempt", "exit_code", "rank", "replica")] == [1, 64, 0, None]
+    assert failure["last_lines"][0].startswith("reference attempt 1 reads")
+    assert stages["prepare"]["failure"] is None
+    assert stages["reference"]["attempts"][0]["exit_code"] == 64
+    assert all(stage["failure"] is None for stage in gallery.get("/broken").json()["stages"])
+
+
+def _apps_of(service: Running, name: str) -> list[str]:
+    record = service.get(f"/{name}").json()["id"]
+    return [app for app in service.cluster.apps() if app.startswith(record)]

@@ -1,6 +1,7 @@
 """What is created on a cluster, as a reviewer can read it: the Volcano job of a stage for three places, against golden files."""
 
 import re
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from kubernetes.client import ApiClient, Configuration
 
-from api.errors import ClusterUnavailable
+from api.errors import ClusterUnavailable, LaunchRejected
 from api.spec import ExperimentSpec
 from services.launch.appdef import identity
 from services.launch.kubernetes import KubernetesCluster
@@ -33,10 +34,13 @@ FULL = {
     "SOLFA_NODE_SELECTOR": '{"pool": "gpu"}',
     "SOLFA_TRAINER_ENV": '{"AWS_ENDPOINT_URL": "http://s3.example:8333", "AWS_ALLOW_HTTP": "true"}',
     "SOLFA_SHM_MB": "8192",
+    "SOLFA_GPU_RESOURCE": "devices.example/gpu",
     "SOLFA_DATA_CLAIMS": '{"pile": "/data/pile"}',
     "SOLFA_RELEASE": "doremi",
 }
-GPUS = {"replicas": {"min": 2, "max": 4}, "processes": 8, "cpus": 64, "gpus": 8, "memory_mb": 1_000_000, "parallelism": "fsdp"}
+GPUS = {"replicas": {"min": 2, "max": 4}, "processes": 8, "cpus": 64, "gpus": 8, "memory_mb": 1_000_000, "parallelism": "fsdp"} | {
+    "resources": {"rdma/hca": 2}
+}
 CASES: dict[str, tuple[Place, ExperimentSpec, str]] = {
     "plain": (PLAIN, make_spec(), "prepare"),
     "elastic": (PLAIN, make_spec(compute={"proxy": {"replicas": {"min": 1, "max": 2}, "cpus": 0.5, "memory_mb": 1024}}), "proxy"),
@@ -92,6 +96,7 @@ def test_no_secret_is_in_it_but_by_name() -> None:
             "cpus": st.floats(0.1, 32),
             "gpus": st.integers(0, 8),
             "memory_mb": st.integers(64, 100_000),
+            "resources": st.dictionaries(st.sampled_from(["rdma/hca", "example.com/Nic_0"]), st.integers(1, 4)),
         }
     ),
     st.sampled_from(["prepare", "proxy", "main", "evaluate"]),
@@ -116,8 +121,36 @@ def test_every_pod_is_restricted_and_every_job_elastic(compute: dict[str, Any], 
         assert f"{least}:{most}" in container["command"]
         hosts += [entry["value"] for entry in container["env"] if entry["name"] == "SOLFA_HOSTS_RENDEZVOUS"]
         assert container["resources"]["limits"].get("nvidia.com/gpu", "0") == str(compute["gpus"])
+        given, limited = container["resources"]["requests"], container["resources"]["limits"]
+        for name, count in compute["resources"].items():
+            assert given[name] == limited[name] == str(count)
+        assert set(given) == set(limited) == {"cpu", "memory", *compute["resources"], *(["nvidia.com/gpu"] if compute["gpus"] else [])}
         assert len({entry["name"] for entry in container["env"]}) == len(container["env"])
     assert hosts == ["true"] + ["false"] * (most - 1)
+
+
+def test_a_gpu_by_its_own_name_is_refused_where_it_would_be_counted_twice() -> None:
+    spec = make_spec(compute={"proxy": {"gpus": 1, "resources": {"nvidia.com/gpu": 1}}})
+    with pytest.raises(
+        LaunchRejected, match=r"proxy asks for nvidia\.com/gpu by name, which is a GPU here; say how many with compute\.gpus"
+    ):
+        rendered(PLAIN, spec, "proxy")
+    assert rendered(replace(PLAIN, gpu_resource="amd.com/gpu"), spec, "proxy")
+
+
+def test_a_bucket_on_a_volume_is_mounted_in_every_pod_where_its_address_says() -> None:
+    settings = {
+        "SOLFA_CLUSTER": "kubernetes",
+        "SOLFA_TRAINER_IMAGE": "t",
+        "SOLFA_BUCKET_URL": "file:///var/lib/b",
+        "SOLFA_BUCKET_CLAIM": "c",
+    }
+    where = place(Settings.from_environment(settings), "file:///var/lib/b")
+    for task in rendered(where, CASES["elastic"][1], "proxy")["spec"]["tasks"]:
+        pod = task["template"]["spec"]
+        assert {"name": "bucket", "persistentVolumeClaim": {"claimName": "c"}} in pod["volumes"]
+        assert {"name": "bucket", "mountPath": "/var/lib/b"} in pod["containers"][0]["volumeMounts"]
+        assert pod["securityContext"]["fsGroup"] == 10001  # of the service's pod too, so that both may write
 
 
 @pytest.mark.parametrize(
@@ -127,6 +160,8 @@ def test_every_pod_is_restricted_and_every_job_elastic(compute: dict[str, Any], 
         ({"SOLFA_NODE_SELECTOR": "pool=gpu"}, "SOLFA_NODE_SELECTOR"),
         ({"SOLFA_CLUSTER": "slurm"}, "SOLFA_CLUSTER"),
         ({"SOLFA_SHM_MB": "0"}, "SOLFA_SHM_MB"),
+        ({"SOLFA_GPU_RESOURCE": "gpu"}, "SOLFA_GPU_RESOURCE"),
+        ({"SOLFA_BUCKET_CLAIM": "c", "SOLFA_BUCKET_URL": "s3://b"}, "SOLFA_BUCKET_CLAIM"),
     ],
 )
 def test_settings_that_cannot_be_used_are_named(environment: dict[str, str], told: str) -> None:

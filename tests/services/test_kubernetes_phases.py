@@ -11,7 +11,7 @@ from torchx.schedulers.kubernetes_scheduler import JOB_STATE
 from services.launch.cluster import AppPhase
 from services.launch.phases import to_phase
 from services.launch.pods import BRIEF, CRASHES, OVERDUE, find_crash, is_stranded
-from services.launch.volcano import CRASH_ANNOTATION, PHASES, read_status
+from services.launch.volcano import PHASES, asked_replicas, read_status
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
 
@@ -72,10 +72,19 @@ def test_an_end_that_the_cluster_made_is_no_failure_of_the_program() -> None:
     assert "low on resource" in status.message
 
 
-def test_a_crash_that_was_noted_is_the_programs_though_its_pods_are_gone() -> None:
-    noted = job("Aborted", annotations={CRASH_ANNOTATION: '{"exit_code": 3, "message": "It ended with 3."}'})
-    status = read_status(noted, [], [])
-    assert (status.phase, status.exit_code, status.lost, status.message) == (AppPhase.FAILED, 3, False, "It ended with 3.")
+def test_a_crash_that_comes_again_for_ever_is_told_with_where_and_how() -> None:
+    status = read_status(job("Running"), [pod(0), pod(1, **ended(137, reason="OOMKilled", restarts=1))], [])
+    assert (status.phase, status.crashes, status.exit_code, status.failed_replica) == (AppPhase.RUNNING, True, 137, 1)
+    assert not read_status(job("Aborting"), [pod(**ended(1))], []).crashes  # it is being ended for it
+    assert not read_status(job("Completed"), [pod(**ended(1))], []).crashes
+
+
+@pytest.mark.parametrize(("phase", "asked"), [("Running", 2), ("Pending", 2), ("Aborting", None), ("Completed", None)])
+def test_the_machines_asked_for_are_told_while_they_can_be_changed(phase: str, asked: int | None) -> None:
+    seen = job(phase)
+    seen["spec"]["tasks"] = [{"replicas": 1}, {"replicas": 1}, {}]  # Volcano writes no nought
+    assert read_status(seen, [pod()], []).replicas == asked
+    assert asked_replicas(seen) == 2
 
 
 @pytest.mark.parametrize(

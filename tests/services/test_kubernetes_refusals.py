@@ -81,8 +81,8 @@ def test_what_is_not_there_is_absent_or_fine() -> None:
     with answering(404, said("not found")) as cluster, pytest.raises(ClusterUnavailable, match="404"):
         cluster.apps()  # no namespace, or no Volcano
     with answering(404, said("not found")) as cluster:
-        cluster.cancel("x")
         cluster.remove("x")
+        cluster.resize("x", 1)
 
 
 def test_an_answer_that_is_no_json_is_no_crash() -> None:

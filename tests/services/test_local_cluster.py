@@ -290,6 +290,19 @@ def test_more_machines_than_one_are_refused(tmp_path: Path) -> None:
         cluster.launch(LaunchRequest("a", "k", config))
 
 
+def test_devices_that_only_a_cluster_has_are_refused_and_machines_stay_one(start: Start) -> None:
+    cluster = start("-c", LOOP)
+    config = request().config.model_copy(update={"spec": make_spec(compute={"default": {"resources": {"rdma/hca": 1}}})})
+    with pytest.raises(LaunchRejected, match=r"prepare asks for rdma/hca, which only a cluster hands out; leave compute\.resources out"):
+        cluster.render(LaunchRequest("a", "k", config))
+    cluster.launch(request())
+    running(cluster, request().app)
+    cluster.resize(request().app, 2)
+    cluster.heal(request().app)
+    seen = cluster.status(request().app)
+    assert (seen.phase, seen.workers_up, seen.replicas) == (AppPhase.RUNNING, 1, None)
+
+
 def test_the_stage_program_publishes_a_result(start: Start, tmp_path: Path) -> None:
     bucket = open_bucket((tmp_path / "bucket").as_uri())
     bucket.put(request().config_key, request().config.model_dump_json().encode())

@@ -16,7 +16,7 @@ from sqlalchemy import inspect, text
 from api.errors import StoreTooNew
 from services.store import database, migrate, open_store
 from services.store.schema import HEAD, metadata
-from tests.services.postgres import postgres_url
+from tests.postgres import postgres_url
 
 
 @pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.xdist_group("postgresql"))])

@@ -207,7 +207,7 @@ def test_a_deadline_ends_a_stage(service: Service) -> None:
     done = service.until("run-0", ExperimentPhase.FAILED)
     assert stage_of(done, "prepare").reason is StageReason.DEADLINE_EXCEEDED
     service.until_tidy()
-    assert service.diary()[-1][0] == "stop" or not service.diary()
+    assert not service.diary() or service.diary()[-1][0] == "stop"
 
 
 def test_a_stage_with_the_inputs_of_a_finished_one_takes_its_result(service: Service) -> None:

@@ -1,5 +1,6 @@
 """The store's promises: compare-and-swap, fencing, idempotency, pages; on SQLite, and on PostgreSQL where a server is at hand."""
 
+import json
 import sqlite3
 import threading
 from collections.abc import Iterator
@@ -13,8 +14,9 @@ from api.errors import BadRequest, IdempotencyMismatch, NameTaken, NotFound, Sta
 from api.experiment import Attempt, Experiment, ExperimentPhase
 from api.stages import StagePhase, StageReason
 from services.store import ExperimentStore, Idempotent, NewEvent, open_store
+from services.store.rows import attempt_rows, stage_rows
 from tests.builders import START, make_experiment
-from tests.services.postgres import postgres_url
+from tests.postgres import postgres_url
 
 BACKENDS = ["sqlite", pytest.param("postgresql", marks=pytest.mark.xdist_group("postgresql"))]
 
@@ -119,6 +121,21 @@ def test_a_replaced_record_is_stored_as_it_is_also_where_it_lost_something(store
     less = store.replace(more.with_stage(record.stages[0]), [], START)
     assert store.get(record.id) == less
     assert store.counts()["attempts"] == {}
+
+
+def test_what_a_record_does_not_know_is_not_written_so_that_an_older_version_can_read_it(store: ExperimentStore) -> None:
+    """A version before this one knew neither `replicas` nor `exit_code`, and reads no field that it does not know."""
+    attempt = Attempt(number=1, app="xaaaaaaaaaa-prepare-1", created_at=START)
+    made = numbered(1)
+    plain = made.with_stage(made.stages[0].model_copy(update={"attempts": (attempt,)}))
+    (stage, *_), (row,) = stage_rows(plain).values(), attempt_rows(plain).values()
+    assert not {"replicas", "digest", "attempts"} & set(json.loads(stage["record"]))
+    assert not {"exit_code", "failed_replica", "ended_at"} & set(json.loads(row["record"]))
+    newer = json.loads(row["record"]) | {"of_a_later_version": 1}
+    assert Attempt.model_validate_json(json.dumps(newer)) == attempt  # the same, seen from the other side
+    asked = plain.with_stage(plain.stages[0].model_copy(update={"replicas": 2}))
+    store.create(asked, None, START)
+    assert store.get(asked.id) == asked
 
 
 def test_replacing_a_deleted_record_is_not_found(store: ExperimentStore) -> None:

@@ -5,6 +5,10 @@
   mountPath: /var/lib/solfa
 - name: tmp
   mountPath: /tmp
+{{- if include "solfa.bucketClaim" . }}
+- name: bucket
+  mountPath: /var/lib/solfa-bucket
+{{- end }}
 {{- end }}
 
 {{- define "solfa.databaseVariable" -}}
@@ -28,9 +32,10 @@
     fieldRef:
       fieldPath: metadata.namespace
 {{- $plain := dict
-  "SOLFA_BUCKET_URL" .Values.bucket.url
+  "SOLFA_BUCKET_URL" (.Values.bucket.url | default "file:///var/lib/solfa-bucket")
   "SOLFA_CHECK_SOURCES" (toString .Values.checkSources)
   "SOLFA_CLUSTER" "kubernetes"
+  "SOLFA_GPU_RESOURCE" .Values.training.gpuResource
   "SOLFA_QUEUE" .Values.training.queue
   "SOLFA_RELEASE" .Release.Name
   "SOLFA_SHM_MB" (toString .Values.training.shmMb)
@@ -38,11 +43,12 @@
   "SOLFA_TRAINER_ENV" (toJson (merge (dict) .Values.training.environment $bucket))
   "SOLFA_TRAINER_SERVICE_ACCOUNT" (include "solfa.trainerServiceAccount" .)
 }}
+{{- with include "solfa.bucketClaim" . }}{{ $_ := set $plain "SOLFA_BUCKET_CLAIM" . }}{{ end }}
 {{- with include "solfa.bucketSecret" . }}{{ $_ := set $plain "SOLFA_TRAINER_SECRET" . }}{{ end }}
 {{- with .Values.training.priorityClass }}{{ $_ := set $plain "SOLFA_PRIORITY_CLASS" . }}{{ end }}
 {{- with .Values.training.dataClaims }}{{ $_ := set $plain "SOLFA_DATA_CLAIMS" (toJson .) }}{{ end }}
 {{- with .Values.training.nodeSelector }}{{ $_ := set $plain "SOLFA_NODE_SELECTOR" (toJson .) }}{{ end }}
-{{- with .Values.images.pullSecrets }}{{ $_ := set $plain "SOLFA_IMAGE_PULL_SECRETS" (join "," .) }}{{ end }}
+{{- with include "solfa.pullSecretNames" (dict "root" . "made" (include "solfa.registrySecret" .)) }}{{ $_ := set $plain "SOLFA_IMAGE_PULL_SECRETS" . }}{{ end }}
 {{- range $name, $value := merge (dict) .Values.environment $bucket $plain }}
 - name: {{ $name }}
   value: {{ $value | quote }}

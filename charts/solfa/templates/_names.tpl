@@ -40,10 +40,28 @@ helm.sh/hook-delete-policy: before-hook-creation,hook-succeeded
 {{- if .image.digest }}@{{ .image.digest }}{{ else }}:{{ .image.tag | default .root.Chart.AppVersion }}{{ end }}
 {{- end }}
 
+{{- define "solfa.registrySecret" -}}
+{{ include "solfa.fullname" . }}-registry
+{{- end }}
+
+{{/* What an image-pull Secret holds. */}}
+{{- define "solfa.registryLogin" -}}
+{{- with .Values.images.credentials }}
+{{- dict "auths" (dict (splitList "/" $.Values.images.registry | first) (dict "username" .username "password" .password)) | toJson }}
+{{- end }}
+{{- end }}
+
+{{/* Names with commas between, empty where there are none. (dict "root" $ "made" NAME), the name of the one that the chart makes. */}}
+{{- define "solfa.pullSecretNames" -}}
+{{- $made := ternary (list .made) list (not (empty .root.Values.images.credentials.username)) }}
+{{- concat .root.Values.images.pullSecrets $made | join "," }}
+{{- end }}
+
+{{/* As above. */}}
 {{- define "solfa.pullSecrets" -}}
-{{- with .Values.images.pullSecrets -}}
+{{- with include "solfa.pullSecretNames" . -}}
 imagePullSecrets:
-{{- range . }}
+{{- range splitList "," . }}
   - name: {{ . }}
 {{- end }}
 {{- end }}
@@ -70,6 +88,38 @@ imagePullSecrets:
 
 {{- define "solfa.claim" -}}
 {{- .Values.database.volume.existingClaim | default (printf "%s-database" (include "solfa.fullname" .)) }}
+{{- end }}
+
+{{/* Empty where the bucket is an S3. */}}
+{{- define "solfa.bucketClaim" -}}
+{{- if not .Values.bucket.url }}{{ .Values.bucket.volume.existingClaim | default (printf "%s-bucket" (include "solfa.fullname" .)) }}{{ end }}
+{{- end }}
+
+{{/* (dict "root" $ "name" NAME "volume" .Values.x.volume) */}}
+{{- define "solfa.newClaim" }}
+---
+apiVersion: v1
+kind: PersistentVolumeClaim
+metadata:
+  name: {{ .name }}
+  labels: {{- include "solfa.labels" .root | nindent 4 }}
+  {{- if .volume.keep }}
+  annotations:
+    helm.sh/resource-policy: keep
+  {{- end }}
+spec:
+  accessModes: [{{ .volume.accessMode | default "ReadWriteOnce" }}]
+  {{- with .volume.storageClass }}
+  storageClassName: {{ . }}
+  {{- end }}
+  resources:
+    requests:
+      storage: {{ .volume.size }}
+{{- end }}
+
+{{/* Not empty where a volume is one node's at a time: an old pod must be gone before a new one starts. */}}
+{{- define "solfa.boundToNode" -}}
+{{- if or (not (include "solfa.databaseSecret" .)) (and (not .Values.bucket.url) (eq .Values.bucket.volume.accessMode "ReadWriteOnce")) }}yes{{ end }}
 {{- end }}
 
 {{/* How both planes reach the bucket, as a JSON object of variables. */}}
@@ -102,8 +152,14 @@ capabilities:
 {{/* What cannot work is said here, in a sentence, before anything is installed. */}}
 {{- define "solfa.check" -}}
 {{- $replicas := ternary .Values.autoscaling.maxReplicas .Values.replicas .Values.autoscaling.enabled }}
-{{- if not .Values.bucket.url }}
-{{- fail "bucket.url is needed: s3://bucket/prefix, where training pods leave their results (the chart installs no object storage)." }}
+{{- if and (gt (int $replicas) 1) (not .Values.bucket.url) (eq .Values.bucket.volume.accessMode "ReadWriteOnce") }}
+{{- fail "More than one replica needs a bucket that every node reaches: set bucket.url, or bucket.volume.accessMode to ReadWriteMany." }}
+{{- end }}
+{{- if and (not .Values.bucket.url) (or .Values.bucket.endpoint .Values.bucket.accessKeyId .Values.bucket.existingSecret) }}
+{{- fail "bucket.endpoint and the bucket's keys are of an S3: say which bucket with bucket.url (s3://bucket/prefix)." }}
+{{- end }}
+{{- if and .Values.images.credentials.username (not (and .Values.images.registry .Values.images.credentials.password)) }}
+{{- fail "images.credentials.username goes with images.credentials.password and images.registry, whose image-pull Secret it makes." }}
 {{- end }}
 {{- if and (gt (int $replicas) 1) (not (include "solfa.databaseSecret" .)) }}
 {{- fail "More than one replica needs PostgreSQL: set database.url or database.existingSecret, or let replicas be 1 and autoscaling off." }}
@@ -113,5 +169,8 @@ capabilities:
 {{- end }}
 {{- if and .Values.ingress.enabled (not .Values.ingress.host) }}
 {{- fail "ingress.host is needed with ingress.enabled." }}
+{{- end }}
+{{- if and .Values.gateway.enabled (not .Values.gateway.parentRefs) }}
+{{- fail "gateway.parentRefs is needed with gateway.enabled: the Gateway that the route attaches to." }}
 {{- end }}
 {{- end }}

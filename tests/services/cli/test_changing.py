@@ -86,6 +86,19 @@ def test_an_experiment_that_fails_says_where_and_why(solfa: Solfa, served: Runni
     assert solfa.json("status", "doomed", "--watch", code=1)["phase"] == "failed"
 
 
+def test_resize(solfa: Solfa, served: Running) -> None:
+    compute = {"default": {"replicas": {"min": 1, "max": 3}}}
+    solfa.run("submit", write(solfa, served, "wide-one", HANGING, compute=compute))
+    served.until_stage("wide-one", "proxy", "running")
+    assert solfa.run("resize", "wide-one", "proxy", "2") == "Machines asked for proxy of wide-one: 2.\n"
+    assert solfa.json("resize", "wide-one", "proxy", "3")["replicas"] == 3
+    assert "(3 machines asked for)" in " ".join(solfa.run("status", "wide-one").split())
+    assert "proxy may have 1 to 3 machines" in solfa.error("resize", "wide-one", "proxy", "4", code=2)
+    assert "has no stage none" in solfa.error("resize", "wide-one", "none", "1", code=4)
+    assert "prepare of wide-one has succeeded" in solfa.error("resize", "wide-one", "prepare", "1", code=6)
+    solfa.run("cancel", "wide-one")
+
+
 def test_cancel_retry_delete(solfa: Solfa, served: Running) -> None:
     solfa.run("submit", write(solfa, served, "handled", HANGING))
     served.until_stage("handled", "proxy", "running")

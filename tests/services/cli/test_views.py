@@ -13,7 +13,7 @@ from api.plan import make_plan
 from api.results import Compared, Evaluation, MixtureRow, PreparedDomain
 from api.stage_config import StageReport
 from api.stages import StagePhase, StageReason
-from api.views import CurrentWeights, DataView, ExperimentView, Provenance, StageView, Weights
+from api.views import CurrentWeights, DataView, ExperimentView, FailureView, Provenance, StageView, Weights
 from services.cli.compare_view import compare_view
 from services.cli.data_view import data_view
 from services.cli.stages_view import plan_view, status_view
@@ -24,6 +24,7 @@ from tests.reference import assert_golden
 DOMAINS = {"a-domain-with-quite-a-long-name": 0.42, "books": 0.3, "code": 0.2, "noise": 0.0004, "web": 0.0796}
 MIXTURES = ["averaged", "reference", "uniform", "hardest", "easiest"]
 NOW = START + timedelta(hours=1)
+FAILURE = FailureView(attempt=1, exit_code=64, rank=3, replica=None, last_lines=[f"line {number}" for number in range(12)])
 
 
 def plan(_: int) -> RenderableType:
@@ -37,10 +38,12 @@ def status(width: int) -> RenderableType:
         _stage("prepare", StagePhase.SUCCEEDED, "Taken over from prepare of experiment xaaaaaaaaaa: same inputs.", adopted=True),
         _stage("reference", StagePhase.SUCCEEDED, seconds=8000),
         _stage("proxy", StagePhase.RUNNING, seconds=75, report=_report()),
-        _stage("proxy-hardest", StagePhase.QUEUED, "It waits for a free slot on this machine."),
+        _stage("proxy-hardest", StagePhase.QUEUED, "It waits for a free slot on this machine.").model_copy(update={"replicas": 2}),
         _stage("main", StagePhase.BLOCKED, "It waits for proxy."),
         _stage("baseline-reference", StagePhase.BACKOFF, "Its launcher was killed (SIGKILL). Tried again in 4 s.", seconds=9, tries=2),
-        _stage("baseline-uniform", StagePhase.FAILED, "Domain noise holds out no tokens; raise validation.fraction.", seconds=3),
+        _stage("baseline-uniform", StagePhase.FAILED, "Domain noise holds out no tokens; raise validation.fraction.", seconds=3).model_copy(
+            update={"failure": FAILURE}
+        ),
         _stage("baseline-hardest", StagePhase.CANCELLING, "It is being ended: somebody cancelled it."),
         _stage("evaluate", StagePhase.CANCELLED, "It was cancelled."),
     ]
