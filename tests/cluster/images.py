@@ -11,8 +11,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from examples.cluster.texts import write_texts
 from tests.cluster.kube import run
-from tests.cluster.search import write_texts
 
 ROOT = Path(__file__).parents[2]
 PIP = ("INDEX_URL", "EXTRA_INDEX_URL", "FIND_LINKS")  # of this machine, handed to the build as a secret that leaves no trace in the image
@@ -40,12 +40,10 @@ def built_and_pushed(registry: str, folder: Path) -> Images:
         control, trainer = given.split(",")
         return Images(control, trainer)
     write_texts(folder)
-    builder = _Builder(folder.parent / "pip.conf")
-    base = os.environ.get("SOLFA_TEST_BASE_IMAGE")
-    options = {"BASE_IMAGE": base} if base else {}
-    control = builder.build(ROOT / "docker/control/Dockerfile", ROOT, "solfa-control", options)
-    plain = builder.build(ROOT / "docker/trainer/Dockerfile", ROOT, "solfa-trainer", options)
-    trainer = builder.build(ROOT / "tests/cluster/Dockerfile", folder, "solfa-trainer-with-texts", {"BASE_IMAGE": plain})
+    words = builder_words(folder.parent / "pip.conf")
+    control = _build(words, ROOT / "docker/control/Dockerfile", ROOT, "solfa-control")
+    plain = _build(words, ROOT / "docker/trainer/Dockerfile", ROOT, "solfa-trainer")
+    trainer = _build([*words, "--build-arg", f"TRAINER={plain}"], ROOT / "examples/cluster/Dockerfile", folder, "solfa-trainer-with-texts")
     made = Images(*(f"{registry}/{image.removeprefix('localhost/')}" for image in (control, trainer)))
     for image, name in ((control, made.control), (trainer, made.trainer)):
         _push(image, name)
@@ -67,37 +65,35 @@ def _tool() -> str:
 def _push(image: str, name: str) -> None:
     """A local image to a registry, as `name`, by which pods pull it."""
     begin = time.monotonic()
-    if _tool() == "buildah":  # a test registry is plain HTTP as often as not; layers are not worth compressing for one machine
-        run("nice", "buildah", "push", "--quiet", "--tls-verify=false", "--disable-compression", image, f"docker://{name}")
-    else:
-        run("docker", "tag", image, name)
-        run("docker", "push", "--quiet", name)
+    run(_tool(), "tag", image, name)
+    run(*pusher_words(), name)
     _say(f"pushed {name} in {time.monotonic() - begin:.0f} s")
 
 
-class _Builder:
-    """buildah, or docker: the same Dockerfiles."""
+def builder_words(pip: Path) -> list[str]:
+    """The command that builds an image here. `pip` is written: where packages are found, as a secret that leaves no trace in the image."""
+    pip.write_text(_pip_conf())
+    way = ["buildah", "bud", "--isolation", "chroot", "--layers"] if _tool() == "buildah" else ["docker", "build"]
+    base = os.environ.get("SOLFA_TEST_BASE_IMAGE")
+    return ["nice", *way, f"--secret=id=pip,src={pip}", *(["--build-arg", f"BASE_IMAGE={base}"] if base else [])]
 
-    def __init__(self, pip: Path) -> None:
-        self.pip = pip
-        pip.write_text(_pip_conf())
-        self.tool = _tool()
 
-    def build(self, dockerfile: Path, context: Path, name: str, options: dict[str, str]) -> str:
-        """The image's local name, with its content's digest as its tag."""
-        begin = time.monotonic()
-        arguments = [word for key, value in options.items() for word in ("--build-arg", f"{key}={value}")]
-        arguments += [f"--secret=id=pip,src={self.pip}"]
-        way = ["buildah", "bud", "--isolation", "chroot", "--layers"] if self.tool == "buildah" else ["docker", "build"]
-        run("nice", *way, *arguments, "--file", str(dockerfile), "--tag", f"localhost/{name}:latest", str(context))
-        digest = run(self.tool, "inspect", *self._format(), f"localhost/{name}:latest").strip().removeprefix("sha256:")
-        tagged = f"localhost/{name}:{digest[:12]}"
-        run(self.tool, "tag", f"localhost/{name}:latest", tagged)
-        _say(f"built {tagged} in {time.monotonic() - begin:.0f} s")
-        return tagged
+def pusher_words() -> list[str]:
+    """The command that pushes one. A test registry is plain HTTP as often as not; layers are not worth compressing for one machine."""
+    buildah = ["buildah", "push", "--quiet", "--tls-verify=false", "--disable-compression"]
+    return ["nice", *(buildah if _tool() == "buildah" else ["docker", "push", "--quiet"])]
 
-    def _format(self) -> list[str]:
-        return ["--type", "image", "--format", "{{.FromImageID}}"] if self.tool == "buildah" else ["--format", "{{.Id}}"]
+
+def _build(words: list[str], dockerfile: Path, context: Path, name: str) -> str:
+    """The image's local name, with its content's digest as its tag."""
+    begin = time.monotonic()
+    run(*words, "--file", str(dockerfile), "--tag", f"localhost/{name}:latest", str(context))
+    template = ["--type", "image", "--format", "{{.FromImageID}}"] if _tool() == "buildah" else ["--format", "{{.Id}}"]
+    digest = run(_tool(), "inspect", *template, f"localhost/{name}:latest").strip().removeprefix("sha256:")
+    tagged = f"localhost/{name}:{digest[:12]}"
+    run(_tool(), "tag", f"localhost/{name}:latest", tagged)
+    _say(f"built {tagged} in {time.monotonic() - begin:.0f} s")
+    return tagged
 
 
 def _pip_conf() -> str:

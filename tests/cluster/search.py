@@ -1,21 +1,13 @@
 """A search that a cluster runs in minutes: three domains of made-up text, a tiny Llama, thirty steps a stage, two pods a stage."""
 
-from pathlib import Path
 from typing import Any
 
 import yaml
 
-from tests.searches import lines, search, texts
+from tests.searches import search
 
 DOMAINS = ("counting", "letters", "words")
 STEPS = 30
-
-
-def write_texts(folder: Path) -> None:
-    """The domains' files, as they lie under /data in training pods; in two files each, with the same bytes every time."""
-    for name in DOMAINS:
-        for part in range(2):
-            (folder / f"{name}.{part}.jsonl").write_text("".join(lines(texts()[name])[part::2]))
 
 
 def search_spec(name: str, **changes: Any) -> str:

@@ -1,11 +1,9 @@
 """What a person does to a stage that trains, through the service: fewer machines and more again, and an end whose last lines are kept."""
 
-from collections.abc import Callable
+import json
 
 from tests.cluster.survival import House, Outcome, survivor_spec, watched
 from tests.services.waiting import wait_for
-
-Measured = Callable[[str, str], None]
 
 
 def test_a_stage_is_made_smaller_and_larger_while_it_trains(house: House, undisturbed: Outcome) -> None:
@@ -49,6 +47,15 @@ def test_a_cancelled_stage_keeps_its_last_lines_though_the_service_dies(house: H
             lines = client.logs(survivor.id, "proxy").lines
         assert {line[:3] for line in lines} == {"[0]", "[1]"}
         assert any("ends: It was asked to stop" in line for line in lines)
+
+
+def test_an_app_that_belongs_to_no_record_is_swept_away(house: House) -> None:
+    with house.release.client() as client:
+        orphan = client.validate(survivor_spec("orphan")).launches[0]  # as it would be launched, of an experiment that is not there
+    house.namespace.kubectl("create", "--filename", "-", stdin=json.dumps(orphan))
+    name = orphan["metadata"]["name"]
+    wait_for(lambda: name not in [job["metadata"]["name"] for job in house.namespace.get("jobs.batch.volcano.sh")], 120, every=0.5)
+    wait_for(lambda: not house.training_pods(orphan["metadata"]["labels"]["solfa.dev/experiment"]), 120, every=0.5)
 
 
 def _resize(house: House, experiment: str, replicas: int) -> None:

@@ -5,7 +5,8 @@ from typing import Any
 
 import yaml
 
-from tests.searches import lines, search, texts
+from examples.cluster.texts import lines
+from tests.searches import search, texts
 
 STEPS = 60
 SAVE_EVERY = 5
