@@ -21,6 +21,8 @@ SolfaError
 │   ├── EtagMismatch             etag_mismatch           412  replace-if-unchanged lost
 │   │   └── Superseded           superseded              412  a newer attempt of the stage has taken over
 │   ├── OutOfSpace               out_of_space            507
+│   │   └── NoRoom               no_room                 503  retryable: known before anything was written; a larger disk may be had
+│   ├── Damaged                  damaged                 503  retryable: what was read back is not what was written
 │   └── NoConditionalWrites      no_conditional_writes   500
 ├── StoreError                   store_error             500
 │   ├── StoreUnavailable         store_unavailable       503  retryable: locked, restarting, unreachable
@@ -130,6 +132,14 @@ class Superseded(EtagMismatch):
 
 class OutOfSpace(BucketError):
     code, status = "out_of_space", 507
+
+
+class NoRoom(OutOfSpace):
+    code, status, retryable = "no_room", 503, True
+
+
+class Damaged(BucketError):
+    code, status, retryable = "damaged", 503, True
 
 
 class NoConditionalWrites(BucketError):

@@ -28,6 +28,9 @@ class PreparedDomain(Result):
     validation_rows: int
     bytes_per_token: float | None = None
     """UTF-8 bytes of text a token; None where the source was tokenised."""
+    sha256: str | None = None
+    """Of the packed rows' ids (int32, little-endian), against which a copy of them is checked; None in an older version's manifest."""
+    validation_sha256: str | None = None
 
 
 class Prepared(Result):

@@ -12,6 +12,7 @@ from api.results import StageResult
 from api.stage_config import AttemptFailure, ExitCode, StageConfig
 from trainer import stages
 from trainer.context import StageContext
+from trainer.crew import tell_others
 from trainer.failures import PASSING, RETRY, Failure, explain, said
 from trainer.report import Reporter
 from trainer.world import World, join_world, leave_world
@@ -63,6 +64,7 @@ def run(config: StageConfig, bucket: Bucket, world: World) -> int:
         else:
             log.error("%s ends: %s", config.plan.name, failure.message)
         _record(bucket, keys.attempt_failure(*ids, config.attempt), said(failure, config.attempt, world.rank))
+        tell_others(world, failure)
         return failure.exit_code
     log.info("%s is done", config.plan.name)
     return ExitCode.DONE

@@ -16,9 +16,12 @@ from numpy.typing import NDArray
 from api.bucket import Bucket
 from api.errors import DataError
 from api.results import Prepared, StageResult
-from trainer.rows import ARROW_FILE, Rows, map_rows
+from trainer.crew import Crew, Tally
+from trainer.fetch import Folder, fetch
+from trainer.rows import Rows, map_rows
 from trainer.sampler import Ints, MixtureSampler
 from trainer.sources import first_line
+from trainer.world import World
 
 PREFETCH = 4  # batches ahead: enough to hide a slow page
 _AFRESH = "run the prepare stage afresh (adopt: never)"
@@ -52,24 +55,26 @@ class PreparedData:
         return np.asarray(self._validation[domain][start:stop])
 
 
-def open_prepared(bucket: Bucket, result: StageResult, cache: Path) -> PreparedData:
+def open_prepared(bucket: Bucket, result: StageResult, cache: Path, tally: Tally | None = None) -> PreparedData:
     """Map what a prepare stage wrote; from a remote bucket it is fetched once to `cache`. Raises DataError where it does not fit."""
     prepared = result.prepared
     if prepared is None:
         raise DataError(f"The result of {result.stage} holds no prepared data.")
-    train: list[Rows] = []
-    validation: list[Rows] = []
+    folders, counts = [], []
     for name, domain in sorted(prepared.domains.items()):
-        for side, sides, count in (("data", train, domain.rows), ("validation", validation, domain.validation_rows)):
-            folder = f"{result.files[side]}{name}/"
-            rows = _mapped(_local(bucket, folder, cache / prepared.fingerprint), folder)
-            if rows.shape != (count, prepared.sequence_length + 1):
-                raise DataError(
-                    f"{folder} holds {rows.shape[0]} rows of {rows.shape[1]} ids, but the manifest counts {count} of "
-                    f"{prepared.sequence_length + 1}; {_AFRESH}."
-                )
-            sides.append(rows)
-    return PreparedData(prepared, train, validation)
+        folders += [Folder(f"{result.files['data']}{name}/", domain.sha256)]
+        folders += [Folder(f"{result.files['validation']}{name}/", domain.validation_sha256)]
+        counts += [domain.rows, domain.validation_rows]
+    in_place = [place for folder in folders if (place := bucket.local_path(folder.key)) is not None]
+    places = in_place or fetch(bucket, folders, cache / prepared.fingerprint, tally or Tally(Crew(World()), None, "fetching"))
+    mapped = [_mapped(place, folder.key) for place, folder in zip(places, folders, strict=True)]
+    for rows, count, folder in zip(mapped, counts, folders, strict=True):
+        if rows.shape != (count, prepared.sequence_length + 1):
+            raise DataError(
+                f"{folder.key} holds {rows.shape[0]} rows of {rows.shape[1]} ids, but the manifest counts {count} of "
+                f"{prepared.sequence_length + 1}; {_AFRESH}."
+            )
+    return PreparedData(prepared, mapped[::2], mapped[1::2])
 
 
 def _mapped(local: Path, folder: str) -> Rows:
@@ -77,16 +82,6 @@ def _mapped(local: Path, folder: str) -> Rows:
         return map_rows(local)
     except (OSError, pa.ArrowException, KeyError) as error:
         raise DataError(f"The prepared rows of {folder} cannot be read ({first_line(error)}); {_AFRESH}.") from error
-
-
-def _local(bucket: Bucket, folder: str, cache: Path) -> Path:
-    in_place = bucket.local_path(folder)
-    if in_place is not None:
-        return in_place
-    target = cache / folder
-    if not (target / ARROW_FILE).exists():
-        bucket.download(f"{folder}{ARROW_FILE}", target / ARROW_FILE)
-    return target
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,10 @@
 """Folders of files under a bucket prefix: written and read in place where the bucket is a folder, through the cache where it is not."""
 
+import fcntl
 import shutil
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from api.bucket import Bucket
@@ -41,3 +42,22 @@ def reading(bucket: Bucket, prefix: str, cache: Path) -> Iterator[Path]:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def workplace(cache: Path) -> Iterator[Path]:
+    """An empty folder of this process's own below `cache`. What killed processes left there goes, once none is at work beside this one."""
+    cache.mkdir(parents=True, exist_ok=True)
+    with (cache / "lock").open("w") as lock:
+        with suppress(BlockingIOError):
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            for left_behind in cache.iterdir():
+                if left_behind.is_dir():
+                    shutil.rmtree(left_behind, ignore_errors=True)
+        fcntl.flock(lock, fcntl.LOCK_SH)  # held by all that are at work
+        folder = cache / uuid.uuid4().hex
+        folder.mkdir()
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)

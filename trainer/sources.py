@@ -3,6 +3,7 @@
 import glob
 import gzip
 import io
+import itertools
 import json
 import zlib
 from collections.abc import Iterator
@@ -29,7 +30,7 @@ _ROWS = 128  # of a table at a time: documents may be books
 
 @dataclass(frozen=True)
 class Document:
-    """A document's text, or the ids of one tokenised row; `position` is the bytes of the source's files read so far."""
+    """A document's text, or the ids of one tokenised row; `position` is the bytes of its piece read so far."""
 
     content: str | Ids
     position: int
@@ -40,8 +41,16 @@ def first_line(error: BaseException) -> str:
     return str(error).strip().partition("\n")[0].rstrip(". ") or type(error).__name__
 
 
-def source_files(source: Source, domain: str) -> list[Path]:
-    """The files of a source's training side, sorted. Raises DataError when there is none."""
+@dataclass(frozen=True)
+class Piece:
+    """A part of a source that is read on its own: a file, or a folder that save_to_disk wrote. `size` in bytes."""
+
+    path: Path
+    size: int
+
+
+def pieces(source: Source, domain: str, side: str = "train") -> list[Piece]:
+    """The pieces of a source's one side, in its order. Raises DataError when there is none."""
     if isinstance(source, JsonlSource | ParquetSource):
         files: set[Path] = set()
         for pattern in source.paths:
@@ -49,15 +58,38 @@ def source_files(source: Source, domain: str) -> list[Path]:
             if not matched:
                 raise DataError(f"Domain {domain}: no file matches {pattern}; correct the source's paths.")
             files |= matched
-        return sorted(files)
-    folder = source_folder(source, domain)
-    files = set(folder.rglob("*.arrow"))
-    if not files:
-        raise DataError(f"Domain {domain}: {folder} holds no Arrow files written by save_to_disk; correct the source's path.")
-    return sorted(files)
+        return [Piece(path, path.stat().st_size) for path in sorted(files)]
+    folder = _source_folder(source, domain, side)
+    folders = [folder] if isinstance(source, DatasetSource) else _saved_folders(folder, domain)
+    return [Piece(path, sum(file.stat().st_size for file in path.rglob("*.arrow"))) for path in folders]
 
 
-def source_folder(source: DatasetSource | NanotronSource | DoremiSource, domain: str, side: str = "train") -> Path:
+def read_piece(source: Source, path: Path, domain: str) -> Iterator[Document]:
+    """The documents of one piece, in order. Raises DataError that names the file and line, or the column, that cannot be read."""
+    if isinstance(source, JsonlSource):
+        return _jsonl(path, source.text_field, domain)
+    if isinstance(source, ParquetSource):
+        return _parquet(path, source.text_field, domain)
+    if isinstance(source, DatasetSource):
+        return _dataset(path, source.text_field, domain)
+    return _tokenised(path, domain)
+
+
+def read_documents(source: Source, domain: str, interleave: bool = False, side: str = "train") -> Iterator[Document]:
+    """All documents of a source. `interleave` takes them from its pieces in turn, for a sample that does not favour the first.
+
+    Raises DataError, as `read_piece` does.
+    """
+    found = pieces(source, domain, side)
+    streams = [read_piece(source, piece.path, domain) for piece in found]
+    if not interleave:
+        yield from itertools.chain.from_iterable(streams)
+    groups = -(-len(streams) // _OPEN_FILES)
+    for first in range(groups if interleave else 0):
+        yield from _in_turn(streams[first::groups])  # each group is spread over all the pieces
+
+
+def _source_folder(source: DatasetSource | NanotronSource | DoremiSource, domain: str, side: str) -> Path:
     """Where a folder source's rows of one side lie."""
     folder = Path(source.path)
     if isinstance(source, DoremiSource):
@@ -67,34 +99,14 @@ def source_folder(source: DatasetSource | NanotronSource | DoremiSource, domain:
     return folder
 
 
-def read_documents(source: Source, domain: str, interleave: bool = False, side: str = "train") -> Iterator[Document]:
-    """All documents of a source. `interleave` takes them from its files in turn, for a sample that does not favour the first.
-
-    Raises DataError that names the file and line, or the column, that cannot be read.
-    """
-    if isinstance(source, JsonlSource | ParquetSource):
-        files = source_files(source, domain)
-        reader = _jsonl if isinstance(source, JsonlSource) else _parquet
-        streams = [reader(path, source.text_field, domain) for path in files]
-        sizes = [path.stat().st_size for path in files]
-        groups = -(-len(files) // _OPEN_FILES)
-        if interleave:
-            for first in range(groups):
-                yield from _in_turn(streams[first::groups])  # each group is spread over all the files
-        else:
-            yield from _in_order(streams, sizes)
-    elif isinstance(source, DatasetSource):
-        yield from _dataset(source_folder(source, domain), source.text_field, domain)
-    else:
-        yield from _tokenised(source_folder(source, domain, side), domain)
-
-
-def _in_order(streams: list[Iterator[Document]], sizes: list[int]) -> Iterator[Document]:
-    before = 0
-    for stream, size in zip(streams, sizes, strict=True):
-        for document in stream:
-            yield Document(document.content, before + document.position)
-        before += size
+def _saved_folders(folder: Path, domain: str) -> list[Path]:
+    """The folder of rows of ids itself, or the shards below it (the original layout)."""
+    if (folder / "state.json").exists():
+        return [folder]
+    shards = sorted(path for path in folder.iterdir() if (path / "state.json").exists())
+    if not shards:
+        raise DataError(f"Domain {domain}: {folder} holds no folder written by save_to_disk; correct the source's path.")
+    return shards
 
 
 def _in_turn(streams: list[Iterator[Document]]) -> Iterator[Document]:
@@ -209,27 +221,23 @@ def _dataset(folder: Path, field: str, domain: str) -> Iterator[Document]:
 
 
 def _tokenised(folder: Path, domain: str) -> Iterator[Document]:
-    """Rows of ids from one folder, or from the shards below it (the original layout)."""
-    shards = [folder] if (folder / "state.json").exists() else sorted(path for path in folder.iterdir() if (path / "state.json").exists())
-    if not shards:
-        raise DataError(f"Domain {domain}: {folder} holds no folder written by save_to_disk; correct the source's path.")
+    """Rows of ids from one folder."""
+    rows = _load(folder, domain)
+    if "input_ids" not in rows.column_names:
+        raise DataError(f"Domain {domain}: {folder} has no column `input_ids`; it has {', '.join(rows.column_names)}.")
+    columns = rows.select_columns("input_ids")
     position = 0
-    for shard in shards:
-        rows = _load(shard, domain)
-        if "input_ids" not in rows.column_names:
-            raise DataError(f"Domain {domain}: {shard} has no column `input_ids`; it has {', '.join(rows.column_names)}.")
-        columns = rows.select_columns("input_ids")
-        for start in range(0, len(rows), _ROWS):
-            for ids in columns[start : start + _ROWS]["input_ids"]:
-                row = _ids(ids, shard, domain)
-                position += row.nbytes
-                yield Document(row, position)
+    for start in range(0, len(rows), _ROWS):
+        for ids in columns[start : start + _ROWS]["input_ids"]:
+            row = _ids(ids, folder, domain)
+            position += row.nbytes
+            yield Document(row, position)
 
 
-def _ids(row: Any, shard: Path, domain: str) -> Ids:
+def _ids(row: Any, folder: Path, domain: str) -> Ids:
     ids = np.asarray(row)
     if ids.ndim != 1 or ids.dtype.kind != "i" or np.abs(ids).max() > _MOST_ID:
-        raise DataError(f"Domain {domain}: the column `input_ids` of {shard} holds something that is no row of token ids; write it anew.")
+        raise DataError(f"Domain {domain}: the column `input_ids` of {folder} holds something that is no row of token ids; write it anew.")
     return ids.astype(np.int32)
 
 

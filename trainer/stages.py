@@ -12,6 +12,7 @@ from api.results import Prepared, Searched, StageResult, Trained
 from api.stages import StageKind
 from trainer import prepare
 from trainer.context import StageContext
+from trainer.crew import Crew, Tally
 from trainer.data import PreparedData, open_prepared
 from trainer.evaluate import compare, evaluate
 from trainer.loop import Job, averaged_weights, train, weights_of
@@ -116,7 +117,11 @@ def _open_data(context: StageContext) -> PreparedData:
     key = context.config.inputs.prepare
     if key is None:
         raise DataError(f"The stage {context.config.plan.name} was given no prepared data.")
-    return open_prepared(context.bucket, _read(context, key), context.cache)
+    with Crew(context.world) as crew:
+        tally = Tally(crew, context.reporter, "fetching prepared data")
+        data = open_prepared(context.bucket, _read(context, key), context.cache, tally)
+        crew.meet("fetched", tally.say)  # the collectives that follow would not wait for a slow node as long as this does
+    return data
 
 
 def _read(context: StageContext, key: str) -> StageResult:

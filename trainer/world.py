@@ -12,6 +12,7 @@ from typing import TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed import HashStore, Store  # type: ignore[attr-defined]  # they are documented, but not in its __all__
 
 T = TypeVar("T")
 
@@ -33,6 +34,8 @@ class World:
     """Elastic restarts of this process within the attempt."""
     cache: Path = Path(tempfile.gettempdir()) / "solfa-cache"
     """Where what is fetched from a remote bucket is kept."""
+    store: Store = field(default_factory=HashStore, compare=False)
+    """Small values that all ranks read and write, kept by rank 0's process."""
 
     @property
     def is_first(self) -> bool:
@@ -53,15 +56,6 @@ class World:
     def barrier(self) -> None:
         if self.size > 1:
             dist.barrier()
-
-    def await_first(self, what: str) -> None:
-        """Wait for rank 0 to come here with `what`, for as long as it takes: a collective would give up after half an hour."""
-        if self.size > 1:
-            store = dist.distributed_c10d._get_default_store()
-            if self.is_first:
-                store.set(what, "done")
-            else:
-                store.wait([what], timedelta(days=30))
 
     def share(self, value: T) -> T:
         """Rank 0's value, on every rank."""
@@ -102,9 +96,11 @@ def join_world(patience: timedelta) -> World:
         device = torch.device("cuda", local_rank % torch.cuda.device_count())
         torch.cuda.set_device(device)
     cache = os.environ.get("SOLFA_CACHE")
+    store: Store = HashStore()
     # One process too: FSDP and checkpoints of a process group of one are the same code as of many.
     if "MASTER_ADDR" in os.environ:
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=patience)
+        store = dist.distributed_c10d._get_default_store()
     return World(
         rank=int(os.environ.get("RANK", "0")),
         size=size,
@@ -112,6 +108,7 @@ def join_world(patience: timedelta) -> World:
         local_size=int(os.environ.get("LOCAL_WORLD_SIZE", "1")),
         device=device,
         restarts=int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")),
+        store=store,
         **({"cache": Path(cache)} if cache else {}),
     )
 

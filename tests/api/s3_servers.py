@@ -50,7 +50,8 @@ def seaweedfs(folder: Path) -> Iterator[int]:
     command = [str(WEED), "-logtostderr=true", "server", f"-dir={folder}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-filer", "-s3"]
     for name, port, grpc in zip(names, ports[::2], ports[1::2], strict=True):
         command += [f"-{name}.port={port}", f"-{name}.port.grpc={grpc}"]
-    command += [f"-s3.config={folder / 's3.json'}", "-s3.iam=false", "-s3.port.iceberg=0", "-volume.max=8", "-master.volumeSizeLimitMB=64"]
+    command += [f"-s3.config={folder / 's3.json'}", "-s3.iam=false", "-volume.max=8", "-master.volumeSizeLimitMB=64"]
+    command += ["-s3.port.iceberg=0", "-s3.port.lance=0"]  # they would listen at fixed ports
     port = ports[-2]
     with (folder / "weed.log").open("wb") as log:
         try:

@@ -1,6 +1,7 @@
 """A stage on two machines, as the launcher starts it: torchrun's elastic agents, here both on this one. What a cluster does beside is
 tested on a cluster."""
 
+import json
 import os
 import signal
 import socket
@@ -14,10 +15,12 @@ import pytest
 
 from api import keys
 from api.bucket import FileBucket
-from api.spec import Compute
+from api.spec import Compute, parse_spec
 from api.stage_config import AttemptFailure, StageReport
 from services.launch.manifest import elastic_torchrun
 from tests.services.waiting import wait_for
+from tests.trainer import equality
+from tests.trainer.preparing import starts, texts, write_jsonl
 from tests.trainer.stage_runner import ENVIRONMENT, TINY_TRAINING, StageRunner, tiny_spec, write_corpus
 
 pytestmark = pytest.mark.slow
@@ -47,7 +50,7 @@ def agents(runner: StageRunner, stage: str, number: int = 2) -> Iterator[list[su
             log = stack.enter_context((runner.bucket.root.parent / f"agent{index}.log").open("wb"))
             process = subprocess.Popen(
                 agent_command(port, index == 0, arguments),
-                env={**os.environ, **ENVIRONMENT},
+                env={**os.environ, **ENVIRONMENT, "SOLFA_CACHE": str(runner.cache)},
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
@@ -110,3 +113,48 @@ def test_a_lost_machine_leaves_the_others_training_and_no_failure_behind(tmp_pat
     assert result.trained is not None
     assert result.trained.steps == 200
     assert runner.bucket.find(keys.attempt_failure("xtest", "reference", 1)) is None
+
+
+def packers_of_shards(runner: StageRunner, processes: list[int]) -> list[int]:
+    """Those of `processes` that are amid a file: they have a shard open that is not whole yet."""
+    units = str(runner.bucket.root / keys.scratch_prefix("xtest", "prepare") / "units")
+    amid = []
+    for process in processes:
+        with suppress(OSError):
+            if any(str(path.readlink()).startswith(units) for path in Path(f"/proc/{process}/fd").iterdir()):
+                amid.append(process)
+    return amid
+
+
+@pytest.mark.parametrize("lost", ["worker", "machine"])
+def test_a_lost_share_of_the_files_is_taken_over_and_nothing_else_is_done_again(tmp_path: Path, lost: str) -> None:
+    """The first process has the largest file, which is read at once; the second is killed amid the next one, which takes long."""
+    corpus = tmp_path / "corpus"
+    corpus.mkdir()
+    (corpus / "quick.jsonl").write_text(json.dumps({"text": "little of it is text", "else": "x" * 12_000_000}) + "\n")
+    write_jsonl(corpus / "slow.jsonl", texts(100, 1, 1000) * 16)
+    for number in range(4):
+        write_jsonl(corpus / f"small-{number}.jsonl", texts(20, 2 + number))
+    domains = {"books": {"source": {"type": "jsonl", "paths": [str(corpus / "*.jsonl")]}}}
+    spec = parse_spec(
+        json.dumps(tiny_spec(corpus, compute={"default": COMPUTE.model_dump()}).model_dump(mode="json") | {"domains": domains})
+    )
+    whole, runner = (StageRunner(FileBucket(tmp_path / name), spec) for name in ("whole", "bucket"))
+    whole.finish("prepare")
+    units = keys.scratch_prefix("xtest", "prepare") + "units/books/"
+    with agents(runner, "prepare") as (first, second):
+
+        def amid() -> list[int]:
+            return packers_of_shards(runner, [*workers_of(first.pid), *workers_of(second.pid)])
+
+        wait_for(lambda: [entry for entry in runner.bucket.list(units) if entry.key.endswith(".json")] and amid(), 200, every=0.05)
+        if lost == "worker":
+            os.kill(amid()[0], signal.SIGKILL)
+        else:
+            lose(second)
+        assert first.wait(200) == 0, (tmp_path / "agent0.log").read_text()
+    assert equality.result(runner, "prepare") == equality.result(whole, "prepare")
+    begun = starts("".join((tmp_path / f"agent{index}.log").read_text() for index in range(2)))
+    assert begun == ["quick.jsonl", "slow.jsonl", "slow.jsonl", *(f"small-{number}.jsonl" for number in range(4))]
+    assert runner.failure("prepare") is None
+    assert runner.report("prepare").world_size == (2 if lost == "worker" else 1)

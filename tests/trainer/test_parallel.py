@@ -1,8 +1,6 @@
 """Two processes over gloo, replicated and sharded, do what one does; a state of one world goes on in another; nobody waits for the dead."""
 
-import errno
 import functools
-import os
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -141,16 +139,6 @@ def test_a_process_that_fails_alone_takes_the_others_along_and_has_the_word(sear
     assert runner.pointer("proxy").step == 4
     runner.finish("proxy", 2, 2)
     assert runner.report("proxy", 2).resumed_from == 4
-
-
-def test_a_stage_that_one_process_does_leaves_the_others_waiting_and_ends_with_them(undisturbed: StageRunner, work: Path) -> None:
-    runner = undisturbed.copy(work, "prepare")
-    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-    failed = runner.fork("prepare", 1, 2, [Fault("trainer.rows:RowWriter.finish", functools.partial(fail_with, full), 3, rank=0)])
-    assert failed.wait() == [64, 1], failed.output
-    assert (runner.failure("prepare").code, runner.failure("prepare").rank) == ("out_of_space", 0)
-    runner.finish("prepare", 2, 2)
-    assert equality.result(runner, "prepare") == equality.result(undisturbed, "prepare")
 
 
 def test_torchrun_asked_to_stop_saves_and_the_next_attempt_goes_on_from_that_step(searching: Searching) -> None:

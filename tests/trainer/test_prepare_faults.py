@@ -18,9 +18,10 @@ from api.bucket import FileBucket, open_bucket
 from api.errors import SolfaError
 from tests.trainer.preparing import EOS, Preparing, jsonl, preparing, texts, write_jsonl
 from tests.trainer.stage_runner import FORKED
-from trainer import prepare, rows
+from trainer import rows, tokenise
 from trainer.failures import explain
 from trainer.rows import RowWriter, map_rows
+from trainer.tokenizer import Encoder
 from trainer.world import Interrupted, stop_flag
 
 TEXTS = texts(200)
@@ -39,11 +40,11 @@ def test_finished_domains_are_not_done_again_and_the_bytes_are_those_of_an_undis
     undisturbed = three(tmp_path / "undisturbed")
     expected = undisturbed.run()
     made = three(tmp_path / "made", None if url == "file" else open_bucket(url))
-    read, opened = prepare.read_documents, []
+    read, opened = tokenise.read_piece, []
 
-    def disturbed(source: Any, domain: str, *arguments: Any, **options: Any) -> Any:
+    def disturbed(source: Any, path: Path, domain: str) -> Any:
         opened.append(domain)
-        for number, document in enumerate(read(source, domain, *arguments, **options)):
+        for number, document in enumerate(read(source, path, domain)):
             if domain == "code" and number == 100 and opened.count("code") == 1:
                 if how == "failed":
                     raise OSError(errno.EIO, "Input/output error")
@@ -51,8 +52,8 @@ def test_finished_domains_are_not_done_again_and_the_bytes_are_those_of_an_undis
             yield document
         monkeypatch.setattr(stop_flag, "raised", False)
 
-    monkeypatch.setattr(prepare, "read_documents", disturbed)
-    monkeypatch.setattr(prepare, "ENCODE_BATCH", 20)  # batches enough to be stopped between two of them
+    monkeypatch.setattr(tokenise, "read_piece", disturbed)
+    monkeypatch.setattr(tokenise, "ENCODE_BATCH", 20)  # batches enough to be stopped between two of them
     with pytest.raises(Interrupted if how == "interrupted" else OSError):
         made.run()
     monkeypatch.setattr(stop_flag, "raised", False)
@@ -166,14 +167,14 @@ def test_bad_input_is_one_sentence_that_a_retry_cannot_help(tmp_path: Path, case
 
 def test_books_are_not_gathered_by_the_hundreds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sizes: list[int] = []
-    encode = prepare._DomainPass._encode
+    encode = Encoder.encode
 
-    def seen(self: Any, batch: Any) -> Any:
+    def seen(self: Any, batch: list[str]) -> Any:
         sizes.append(len(batch))
         return encode(self, batch)
 
-    monkeypatch.setattr(prepare._DomainPass, "_encode", seen)
-    monkeypatch.setattr(prepare, "BATCH_SIZE", 10_000)
+    monkeypatch.setattr(Encoder, "encode", seen)
+    monkeypatch.setattr(tokenise, "BATCH_SIZE", 10_000)
     short, books = texts(100), ["x" * 4000 + str(number) for number in range(30)]
     preparing(tmp_path, {"books": jsonl(write_jsonl(tmp_path / "a.jsonl", short + books))}).run()
     assert sum(sizes) == 130

@@ -56,11 +56,12 @@ def test_a_training_stage_killed_several_times_ends_as_if_it_never_was(undisturb
 def test_prepare_killed_several_times_writes_the_same_bytes(undisturbed: StageRunner, work: Path, seed: int) -> None:
     runner, draw = undisturbed.copy(work, "prepare"), random.Random(seed)
     places = [
-        *(Fault("trainer.rows:RowWriter.add", kill, draw.randint(1, 600)) for _ in range(3)),
+        *(Fault("trainer.shards:ShardWriter.add", kill, draw.randint(1, 600)) for _ in range(3)),
+        *(Fault("trainer.shards:ShardWriter.finish", kill, draw.randint(1, 6), after) for after in (False, True)),
         *(Fault("trainer.rows:RowWriter.finish", kill, draw.randint(1, 4), after) for after in (False, True)),
         *(Fault("api.bucket:FileBucket.put", kill, 1, after, about=f"{draw.choice(('easy', 'hard'))}.json") for after in (False, True)),
         Fault("trainer.tokenizer:Encoder.to_json", kill, draw.randint(1, 2)),
-        at_random("trainer.rows:RowWriter.add", draw),
+        at_random("trainer.shards:ShardWriter.add", draw),
     ]
     assert ended_by(runner, "prepare", draw.sample(places, 4)) >= 2
     assert equality.result(runner, "prepare") == equality.result(undisturbed, "prepare")

@@ -19,7 +19,7 @@ from pydantic import TypeAdapter
 from api.errors import DataError
 from api.spec import Source
 from tests.trainer.preparing import texts, write_jsonl
-from trainer.sources import read_documents
+from trainer.sources import pieces, read_documents, read_piece
 
 TEXTS = ["first", "second, über \u2603", "", "fourth\nwith a line of its own", *texts(300)]
 
@@ -74,12 +74,17 @@ def test_another_field_globs_and_several_paths_each_file_once_in_order_of_name(t
     assert read({"type": "jsonl", "paths": [recursive, str(tmp_path / "b" / "*")], "text_field": "body"}) == expected
 
 
-def test_positions_grow_to_the_size_of_the_files(tmp_path: Path) -> None:
-    paths = [write_jsonl(tmp_path / f"{number}.jsonl", texts(40, number)) for number in range(3)]
-    source: Source = TypeAdapter(Source).validate_python({"type": "jsonl", "paths": paths})
-    positions = [document.position for document in read_documents(source, "books")]
-    assert positions == sorted(positions)
-    assert positions[-1] == sum(Path(path).stat().st_size for path in paths)
+def test_positions_grow_to_the_size_of_each_piece_and_the_pieces_are_the_files_in_order(tmp_path: Path) -> None:
+    paths = [write_jsonl(tmp_path / f"{number}.jsonl", texts(40 + number, number)) for number in range(3)]
+    source: Source = TypeAdapter(Source).validate_python({"type": "jsonl", "paths": paths[::-1]})
+    found = pieces(source, "books")
+    assert [(str(piece.path), piece.size) for piece in found] == [(path, Path(path).stat().st_size) for path in paths]
+    for number, piece in enumerate(found):
+        documents = list(read_piece(source, piece.path, "books"))
+        assert [document.content for document in documents] == texts(40 + number, number)
+        positions = [document.position for document in documents]
+        assert positions == sorted(positions)
+        assert positions[-1] == piece.size
 
 
 def test_a_sample_takes_from_all_files_in_turn_and_opens_few_of_them_at_a_time(tmp_path: Path) -> None:
