@@ -10,7 +10,9 @@ from api.stages import StageKind
 
 
 class Result(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    """What a newer version has added is passed over, so that a service that was rolled back reads all the results there are."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", use_attribute_docstrings=True)
 
 
 class PreparedDomain(Result):
