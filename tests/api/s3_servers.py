@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -10,6 +11,7 @@ import sysconfig
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
 from datetime import timedelta
 from hashlib import md5
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -22,16 +24,16 @@ from api.errors import BucketError
 from tests.services.waiting import wait_for
 
 ACCESS_KEY, SECRET = "solfa-access", "solfa-secret-do-not-show"  # of the server below, which lives as long as the tests
-WEED = Path(sysconfig.get_path("scripts")) / "weed"
+WEED = shutil.which("weed", path=os.pathsep.join([sysconfig.get_path("scripts"), os.environ["PATH"]])) or "weed"
 
 
 class CannotStart(Exception):
     """The server cannot run on this machine; the message says why."""
 
 
-def options(port: int, secret: str = SECRET, retries: int = 2) -> dict[str, Any]:
+def options(port: int, secret: str = SECRET, retries: int = 2, host: str = "127.0.0.1") -> dict[str, Any]:
     return {
-        "endpoint": f"http://127.0.0.1:{port}",
+        "endpoint": f"http://{host}:{port}",
         "region": "us-east-1",
         "access_key_id": ACCESS_KEY,
         "secret_access_key": secret,
@@ -40,50 +42,63 @@ def options(port: int, secret: str = SECRET, retries: int = 2) -> dict[str, Any]
     }
 
 
+@dataclass(frozen=True)
+class Server:
+    """Where it listens, and its process group, for those who stop it on purpose."""
+
+    host: str
+    port: int
+    group: int
+
+    def send(self, number: signal.Signals) -> None:
+        """STOP hangs it, CONT lets it go on."""
+        os.killpg(self.group, number)
+
+
 @contextmanager
-def seaweedfs(folder: Path) -> Iterator[int]:
-    """The port of a SeaweedFS with one identity, running in `folder`. Raises CannotStart."""
+def seaweedfs(folder: Path, host: str = "127.0.0.1") -> Iterator[Server]:
+    """A SeaweedFS with one identity, running in `folder`, that goes when the context ends. Raises CannotStart."""
     identity = {"name": "tests", "credentials": [{"accessKey": ACCESS_KEY, "secretKey": SECRET}], "actions": ["Admin"]}
     (folder / "s3.json").write_text(json.dumps({"identities": [identity]}))
     names = ["master", "volume", "filer", "s3"]
-    ports = free_ports(2 * len(names))
-    command = [str(WEED), "-logtostderr=true", "server", f"-dir={folder}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-filer", "-s3"]
+    ports = free_ports(2 * len(names), host)
+    command = [str(WEED), "-logtostderr=true", "server", f"-dir={folder}", f"-ip={host}", f"-ip.bind={host}", "-filer", "-s3"]
     for name, port, grpc in zip(names, ports[::2], ports[1::2], strict=True):
         command += [f"-{name}.port={port}", f"-{name}.port.grpc={grpc}"]
     command += [f"-s3.config={folder / 's3.json'}", "-s3.iam=false", "-volume.max=8", "-master.volumeSizeLimitMB=64"]
     command += ["-s3.port.iceberg=0", "-s3.port.lance=0"]  # they would listen at fixed ports
-    port = ports[-2]
     with (folder / "weed.log").open("wb") as log:
         try:
             process = subprocess.Popen(command, stdout=log, stderr=log, cwd=folder, start_new_session=True)
         except OSError as error:
             raise CannotStart(f"{WEED}: {error.strerror}") from error
+        server = Server(host, ports[-2], process.pid)
         try:
-            wait_for(lambda: _answers(port) or process.poll() is not None, seconds=60, every=0.1)
+            wait_for(lambda: _answers(server) or process.poll() is not None, seconds=60, every=0.1)
             if process.poll() is not None:
                 raise CannotStart(f"weed ended with {process.returncode}: {(folder / 'weed.log').read_text()[-500:]}")
-            yield port
+            yield server
         finally:
             with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)  # asked nicely it takes half a minute, and its folder goes anyway
+                server.send(signal.SIGKILL)  # asked nicely it takes half a minute, and its folder goes anyway
             process.wait()
             for left in (path for one in ports for path in Path(gettempdir()).glob(f"seaweedfs-*-{one}.sock")):
                 left.unlink(missing_ok=True)
 
 
-def _answers(port: int) -> bool:
+def _answers(server: Server) -> bool:
     try:
-        open_bucket("s3://tests/ready", options(port, retries=0)).put("ready", b"")
+        open_bucket("s3://tests/ready", options(server.port, retries=0, host=server.host)).put("ready", b"")
     except BucketError:
         return False
     return True
 
 
-def free_ports(count: int) -> list[int]:
+def free_ports(count: int, host: str = "127.0.0.1") -> list[int]:
     with ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
         for one in sockets:
-            one.bind(("127.0.0.1", 0))
+            one.bind((host, 0))
         return [one.getsockname()[1] for one in sockets]
 
 

@@ -5,14 +5,14 @@ import os
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import pytest
 
 from tests.api.s3_proxy import proxied
+from tests.api.s3_servers import seaweedfs
 from tests.cluster.images import Images, built_and_pushed
 from tests.cluster.kube import Namespace, new_namespace, run, why_not
-from tests.cluster.object_store import ObjectStore, seaweedfs
+from tests.cluster.object_store import ObjectStore
 from tests.cluster.release import Release, installed
 from tests.cluster.survival import House, Outcome, survivor_spec, watched
 from tests.postgres import postgresql
@@ -55,8 +55,8 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Images:
 
 @pytest.fixture(scope="session")
 def object_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObjectStore]:
-    with seaweedfs(os.environ["SOLFA_TEST_HOST"], tmp_path_factory.mktemp("weed")) as store:
-        yield store
+    with seaweedfs(tmp_path_factory.mktemp("weed"), os.environ["SOLFA_TEST_HOST"]) as server:
+        yield ObjectStore(server, server.port)
 
 
 @pytest.fixture(scope="module")
@@ -82,10 +82,9 @@ def measured(request: pytest.FixtureRequest) -> Callable[[str, str], None]:
 def house(images: Images, object_store: ObjectStore) -> Iterator[House]:
     """Two replicas of the service over PostgreSQL, and an S3 behind a proxy: what faults are done to."""
     host = os.environ["SOLFA_TEST_HOST"]
-    address = urlsplit(object_store.endpoint)
     with (
         postgresql(host) as database,
-        proxied((str(address.hostname), int(address.port or 80)), host) as (port, faults),
+        proxied((host, object_store.port), host) as (port, faults),
         new_namespace("solfa-faults") as namespace,
     ):
         queue = {
@@ -95,7 +94,7 @@ def house(images: Images, object_store: ObjectStore) -> Iterator[House]:
             "spec": {"weight": 1},
         }
         run("kubectl", "create", "-f", "-", stdin=json.dumps(queue))
-        seen = replace(object_store, endpoint=f"http://{host}:{port}")
+        seen = replace(object_store, port=port)
         values = ("replicas=2", f"database.url={database.url('solfa')}", f"training.queue={namespace.name}")
         try:
             with installed(namespace, images, seen, *values) as release:

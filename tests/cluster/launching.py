@@ -18,8 +18,9 @@ from services.launch.kubernetes import KubernetesCluster
 from services.launch.manifest import Place
 from services.logs import LogKeeper
 from services.tidy import APP
+from tests.api.s3_servers import ACCESS_KEY, SECRET
 from tests.cluster.kube import Json, Namespace
-from tests.cluster.object_store import ACCESS_KEY, SECRET, ObjectStore
+from tests.cluster.object_store import ObjectStore
 from tests.services.waiting import wait_for
 from tests.trainer.stage_runner import TINY_TRAINING, StageRunner, tiny_spec, write_corpus
 

@@ -15,7 +15,7 @@ from api import keys
 from api.bucket import Bucket
 from api.errors import BucketError, SolfaError
 from api.replay import replay
-from api.results import StageResult
+from api.results import Prepared, StageResult
 from api.stage_config import StageReport
 from tests.api.s3_proxy import Faults
 from tests.cluster.kube import Json, Namespace, is_ready
@@ -41,8 +41,9 @@ def survivor_spec(name: str, least: int = 2, **changes: Any) -> str:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a proxy came to: its averaged weights, and each step as the history has it."""
+    """What was prepared, and what the proxy came to on it: its averaged weights, and each step as the history has it."""
 
+    prepared: Prepared
     averaged_weights: dict[str, float]
     steps: list[dict[str, Any]]
 
@@ -171,7 +172,14 @@ def outcome(bucket: Bucket, experiment: str) -> Outcome:
     for key in result.searched.history:
         _, *lines = gzip.decompress(bucket.get(key).data).decode().splitlines()
         steps += [{name: value for name, value in json.loads(line).items() if name != "attempt"} for line in lines]
-    return Outcome(dict(result.searched.averaged_weights.root), steps)
+    return Outcome(prepared(bucket, experiment), dict(result.searched.averaged_weights.root), steps)
+
+
+def prepared(bucket: Bucket, experiment: str) -> Prepared:
+    """Counts, and digests of every row."""
+    made = StageResult.model_validate_json(bucket.get(keys.result(experiment, "prepare")).data).prepared
+    assert made is not None
+    return made
 
 
 @contextmanager

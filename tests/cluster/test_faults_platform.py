@@ -76,11 +76,11 @@ def test_the_database_is_restarted_and_stops_for_a_minute(house: House, undistur
 def test_the_bucket_hangs_for_a_minute(house: House, undisturbed: Outcome, measured: Measured) -> None:
     with watched(house, survivor_spec("s3-stopped")) as survivor:
         before = survivor.until_training()
-        house.store.send(signal.SIGSTOP)
+        house.store.server.send(signal.SIGSTOP)
         try:
             time.sleep(AWAY)
         finally:
-            house.store.send(signal.SIGCONT)
+            house.store.server.send(signal.SIGCONT)
         began = time.monotonic()
         wait_for(lambda: survivor.step > before.step, 240, every=0.3)
         measured("the S3 hung for 60 s: training goes on", f"{time.monotonic() - began:.0f} s")

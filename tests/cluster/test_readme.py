@@ -4,9 +4,10 @@ import os
 import subprocess
 from pathlib import Path
 
+from tests.api.s3_servers import ACCESS_KEY, SECRET
 from tests.cluster.images import ROOT, builder_words, pusher_words
 from tests.cluster.kube import run
-from tests.cluster.object_store import ACCESS_KEY, SECRET, ObjectStore
+from tests.cluster.object_store import ObjectStore
 from tests.cluster.search import DOMAINS
 
 GUIDE = ROOT / "examples" / "cluster" / "README.md"

@@ -2,7 +2,7 @@
 
 import json
 
-from tests.cluster.survival import House, Outcome, survivor_spec, watched
+from tests.cluster.survival import House, Outcome, prepared, survivor_spec, watched
 from tests.services.waiting import wait_for
 
 
@@ -56,6 +56,14 @@ def test_an_app_that_belongs_to_no_record_is_swept_away(house: House) -> None:
     name = orphan["metadata"]["name"]
     wait_for(lambda: name not in [job["metadata"]["name"] for job in house.namespace.get("jobs.batch.volcano.sh")], 120, every=0.5)
     wait_for(lambda: not house.training_pods(orphan["metadata"]["labels"]["solfa.dev/experiment"]), 120, every=0.5)
+
+
+def test_one_pod_prepares_the_same_bytes_as_two(house: House, undisturbed: Outcome) -> None:
+    compute = {"default": {"cpus": 0.3, "memory_mb": 1536}}
+    with watched(house, survivor_spec("prepared-alone", compute=compute)) as survivor:
+        wait_for(lambda: house.phases(survivor.id)["prepare"] == "succeeded", 180, every=0.2)
+        alone = prepared(house.bucket, survivor.id)
+    assert undisturbed.prepared == alone
 
 
 def _resize(house: House, experiment: str, replicas: int) -> None:

@@ -1,15 +1,14 @@
 """One whole search that nothing disturbed, for all tests of real processes to start from and to compare with."""
 
-import uuid
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from api.bucket import Bucket, FileBucket, open_bucket
-from tests.api.s3_servers import CannotStart, bucket_at, seaweedfs
+from api.bucket import FileBucket
+from tests.api.buckets import bucket, s3_port
 from tests.trainer.stage_runner import TINY, StageRunner, tiny_spec, write_corpus
 
+__all__ = ["bucket", "s3_port", "undisturbed", "work"]
 DOMAINS = ("easy", "hard", "middle")
 
 
@@ -28,21 +27,3 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> StageRunner:
 def work(tmp_path: Path) -> Path:
     """A folder for a copy of the bucket."""
     return tmp_path / "work"
-
-
-@pytest.fixture(scope="session")
-def s3_port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
-    """A real S3 server, one a test process."""
-    try:
-        with seaweedfs(tmp_path_factory.mktemp("seaweedfs")) as port:
-            yield port
-    except CannotStart as error:
-        pytest.skip(f"no S3 server: {error}")
-
-
-@pytest.fixture(params=["file", "memory", "s3"])
-def bucket(request: pytest.FixtureRequest, tmp_path: Path) -> Bucket:
-    """An empty bucket of each kind."""
-    if request.param == "s3":
-        return bucket_at(request.getfixturevalue("s3_port"), f"tests/{uuid.uuid4().hex}")
-    return open_bucket((tmp_path / "bucket").as_uri() if request.param == "file" else "memory://")
