@@ -134,6 +134,7 @@ def _dress_pod(spec: dict[str, Any], place: Place, app: str) -> None:
     spec["terminationGracePeriodSeconds"] = GRACE
     spec["automountServiceAccountToken"] = False
     spec["enableServiceLinks"] = False
+    spec["shareProcessNamespace"] = True  # process 1 is deaf to SIGTERM until it listens: a pod that still starts would take all its grace
     spec["securityContext"] = {
         "runAsNonRoot": True,
         "runAsUser": USER,
