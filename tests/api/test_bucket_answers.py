@@ -1,9 +1,11 @@
 """A real S3 behind a proxy that refuses, delays and loses answers: what was written counts, and nothing is given up early."""
 
+import random
 import threading
 import uuid
 from collections.abc import Iterator
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 
@@ -66,6 +68,17 @@ def test_a_busy_server_is_asked_again(bucket: Bucket, proxy: tuple[int, Faults])
     assert sorted(entry.key for entry in bucket.list("")) == sorted(f"k{number}" for number in range(12))
     assert faults.refused > 0
     assert faults.delayed > 0
+
+
+def test_a_large_file_goes_in_parts_and_a_refused_part_goes_again(bucket: Bucket, proxy: tuple[int, Faults], tmp_path: Path) -> None:
+    whole = tmp_path / "state"
+    whole.write_bytes(random.Random(0).randbytes(24 << 20))
+    faults = proxy[1]
+    faults.refuse_every = 3
+    bucket.upload("state", whole)
+    assert faults.refused >= 2  # of more than six requests
+    bucket.download("state", tmp_path / "copy")
+    assert (tmp_path / "copy").read_bytes() == whole.read_bytes()
 
 
 def test_patience_outlasts_a_server_that_is_away(proxy: tuple[int, Faults]) -> None:
