@@ -93,7 +93,7 @@ class Bucket(Group):
     """Goes with it."""
     existing_secret: str = Field(default="", pattern=NAME)
     """A Secret of your own with the keys AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, instead."""
-    volume: SharedVolume = SharedVolume(size="20Gi")
+    volume: SharedVolume = SharedVolume(size="10Gi")
 
 
 class Account(Group):
