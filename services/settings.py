@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -96,8 +97,8 @@ class Settings(BaseModel):
     def _check_cluster(self) -> Self:
         if self.cluster == "kubernetes" and not self.trainer_image:
             raise ValueError("SOLFA_CLUSTER=kubernetes needs SOLFA_TRAINER_IMAGE")
-        if self.bucket_claim and not self.bucket_url.startswith("file:///"):
-            raise ValueError("SOLFA_BUCKET_CLAIM needs a SOLFA_BUCKET_URL that is file:///folder")
+        if self.bucket_claim and not re.fullmatch(r"file:///[^/].*/[^/]+", self.bucket_url):
+            raise ValueError("SOLFA_BUCKET_CLAIM needs a SOLFA_BUCKET_URL that is a folder within the volume: file:///where/it/is/folder")
         return self
 
     @classmethod

@@ -6,6 +6,7 @@ TorchX gives one task a replica; what is said here of a pod holds for each of th
 import copy
 import math
 from dataclasses import dataclass, field, replace
+from pathlib import PurePosixPath
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
@@ -55,7 +56,7 @@ class Place:
     """A Secret whose keys become environment of the training pods; only its name is known here."""
     pull_secrets: tuple[str, ...] = ()
     bucket_claim: str | None = None
-    """A volume claim that holds a `file://` bucket; None: the bucket is reached over the network."""
+    """A volume claim whose folder is a `file://` bucket, which keeps its lock beside it; None: the bucket is reached over the network."""
     node_selector: dict[str, str] = field(default_factory=dict)
     gpu_resource: str = "nvidia.com/gpu"
     """What a GPU is called on this cluster."""
@@ -188,9 +189,13 @@ def _dress_container(container: dict[str, Any], request: LaunchRequest, place: P
         {"name": "tmp", "mountPath": TEMPORARY},
         {"name": "cache", "mountPath": CACHE},
         *({"name": f"data-{n}", "mountPath": path, "readOnly": True} for n, path in enumerate(place.data_claims.values())),
-        *([{"name": "bucket", "mountPath": unquote(urlsplit(place.bucket_url).path)}] if place.bucket_claim else []),
+        *([{"name": "bucket", "mountPath": _bucket_mount(place)}] if place.bucket_claim else []),
     ]
     container["terminationMessagePolicy"] = "FallbackToLogsOnError"
+
+
+def _bucket_mount(place: Place) -> str:
+    return str(PurePosixPath(unquote(urlsplit(place.bucket_url).path)).parent)
 
 
 def _resources(compute: Compute, gpu: str) -> dict[str, dict[str, str]]:

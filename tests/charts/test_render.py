@@ -109,7 +109,11 @@ def test_an_installation_without_a_word_of_values_is_whole() -> None:
     assert claims == {"solfa-database", "solfa-bucket"}
     settings = Settings.from_environment({name: value or "x" for name, value in variables_of(rendered).items()})
     where = place(settings, settings.bucket)
-    assert (where.bucket_claim, where.bucket_url, where.gpu_resource) == ("solfa-bucket", "file:///var/lib/solfa-bucket", "nvidia.com/gpu")
+    assert (where.bucket_claim, where.bucket_url, where.gpu_resource) == (
+        "solfa-bucket",
+        "file:///var/lib/solfa-bucket/objects",
+        "nvidia.com/gpu",
+    )
     assert "/var/lib/solfa-bucket" in {mount["mountPath"] for mount in pod["containers"][0]["volumeMounts"]}
     assert deployment["spec"]["strategy"] == {"type": "Recreate"}
 

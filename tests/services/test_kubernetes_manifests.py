@@ -142,10 +142,10 @@ def test_a_bucket_on_a_volume_is_mounted_in_every_pod_where_its_address_says() -
     settings = {
         "SOLFA_CLUSTER": "kubernetes",
         "SOLFA_TRAINER_IMAGE": "t",
-        "SOLFA_BUCKET_URL": "file:///var/lib/b",
+        "SOLFA_BUCKET_URL": "file:///var/lib/b/objects",
         "SOLFA_BUCKET_CLAIM": "c",
     }
-    where = place(Settings.from_environment(settings), "file:///var/lib/b")
+    where = place(Settings.from_environment(settings), "file:///var/lib/b/objects")
     for task in rendered(where, CASES["elastic"][1], "proxy")["spec"]["tasks"]:
         pod = task["template"]["spec"]
         assert {"name": "bucket", "persistentVolumeClaim": {"claimName": "c"}} in pod["volumes"]
@@ -162,6 +162,7 @@ def test_a_bucket_on_a_volume_is_mounted_in_every_pod_where_its_address_says() -
         ({"SOLFA_SHM_MB": "0"}, "SOLFA_SHM_MB"),
         ({"SOLFA_GPU_RESOURCE": "gpu"}, "SOLFA_GPU_RESOURCE"),
         ({"SOLFA_BUCKET_CLAIM": "c", "SOLFA_BUCKET_URL": "s3://b"}, "SOLFA_BUCKET_CLAIM"),
+        ({"SOLFA_BUCKET_CLAIM": "c", "SOLFA_BUCKET_URL": "file:///b"}, "a folder within the volume"),
     ],
 )
 def test_settings_that_cannot_be_used_are_named(environment: dict[str, str], told: str) -> None:

@@ -32,7 +32,7 @@
     fieldRef:
       fieldPath: metadata.namespace
 {{- $plain := dict
-  "SOLFA_BUCKET_URL" (.Values.bucket.url | default "file:///var/lib/solfa-bucket")
+  "SOLFA_BUCKET_URL" (.Values.bucket.url | default "file:///var/lib/solfa-bucket/objects")
   "SOLFA_CHECK_SOURCES" (toString .Values.checkSources)
   "SOLFA_CLUSTER" "kubernetes"
   "SOLFA_GPU_RESOURCE" .Values.training.gpuResource
