@@ -187,6 +187,10 @@ class Client:
     def comparison(self, experiment: str) -> ComparisonView:
         return self._read(ComparisonView, _path(experiment, "comparison"))
 
+    def report(self, experiment: str) -> str:
+        """The experiment's page as one HTML file that opens anywhere."""
+        return self._send("GET", _path(experiment, "report")).text
+
     def data(self, experiment: str) -> DataView:
         """The prepared domains. Raises NotReady while they are not there."""
         return self._read(DataView, _path(experiment, "data"))

@@ -12,10 +12,12 @@ from api.spec import ExperimentSpec
 from api.views import StageChange
 from services import problems
 from services.experiments import Experiments
+from services.histories import Histories
 from services.launch.cluster import Cluster
 from services.logs import LogKeeper
 from services.metrics import VERSION, Metrics
-from services.routes import events, experiments, health, stages, weights
+from services.page import routes as page
+from services.routes import events, experiments, health, report, stages, weights
 from services.routes.context import Context
 from services.settings import Settings
 from services.store import ExperimentStore
@@ -25,9 +27,9 @@ def create_app(settings: Settings, store: ExperimentStore, bucket: Bucket, clust
     """The service over the given ports; it starts nothing by itself. `app.state.context` holds what the routes use."""
     app = FastAPI(title="Solfa", version=VERSION, description=__doc__, docs_url=None, redoc_url=None)
     use_cases, logs = Experiments(settings, store, bucket, cluster, lambda: datetime.now(UTC)), LogKeeper(cluster, bucket)
-    app.state.context = Context(settings, store, bucket, cluster, logs, use_cases, Metrics(store))
+    app.state.context = Context(settings, store, bucket, cluster, logs, use_cases, Metrics(store), Histories())
     problems.install(app)
-    for module in (experiments, stages, weights, events, health):
+    for module in (experiments, stages, weights, report, events, health, page):
         app.include_router(module.router)
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]  # FastAPI's documented way to extend the document
 

@@ -193,12 +193,12 @@ class Experiments:
         return ExperimentView(
             **experiment.model_dump(include={"id", "name", "spec_sha256", "created_at", "cancel_requested_at", "version"}),
             phase=experiment.phase,
-            stages=[_stage_view(stage) for stage in experiment.stages],
+            stages=[stage_view(stage) for stage in experiment.stages],
         )
 
     def stage_view(self, experiment: Experiment, stage: Stage) -> StageView:
         """One stage with its newest attempt's report while it is live, and with how that ended where it failed."""
-        return _stage_view(stage, self.report(experiment, stage), failure_of(experiment, stage, self._bucket, self._logs))
+        return stage_view(stage, self.report(experiment, stage), failure_of(experiment, stage, self._bucket, self._logs))
 
     def report(self, experiment: Experiment, stage: Stage) -> StageReport | None:
         """What the newest attempt last said of itself; None before it said anything, and once the stage has ended."""
@@ -265,7 +265,8 @@ def _again(stage: Stage) -> Stage:
     )
 
 
-def _stage_view(stage: Stage, report: StageReport | None = None, failure: FailureView | None = None) -> StageView:
+def stage_view(stage: Stage, report: StageReport | None = None, failure: FailureView | None = None) -> StageView:
+    """A stage as a reader wants it."""
     ours = ("name", "kind", "round", "needs", "attempts", "report", "failure")
     fields = [name for name in StageView.model_fields if name not in ours]
     return StageView(

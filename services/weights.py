@@ -94,14 +94,14 @@ def history(experiment: Experiment, stage: Stage, bucket: Bucket, every: int) ->
     """Every `every`-th record of a proxy stage, and its last, read segment by segment. Raises NotReady, at once, before the first save."""
     if stage.plan.kind is not StageKind.PROXY:
         raise BadRequest(f"{stage.name} is no proxy, so it has no history of weights; leave `stage` away, or name a proxy stage.")
-    return _records(_segments(experiment, stage, bucket), bucket, every)
+    return _records(segments(experiment, stage, bucket), bucket, every)
 
 
-def _records(segments: list[str], bucket: Bucket, every: int) -> Iterator[tuple[HistoryHeader, WeightCheckpoint]]:
-    for number, key in enumerate(segments):
+def _records(keys_of_segments: list[str], bucket: Bucket, every: int) -> Iterator[tuple[HistoryHeader, WeightCheckpoint]]:
+    for number, key in enumerate(keys_of_segments):
         header, records = read_segment(bucket.get(key).data)
         for record in records:
-            is_last = number == len(segments) - 1 and record is records[-1]
+            is_last = number == len(keys_of_segments) - 1 and record is records[-1]
             if record.step % every == 0 or is_last:
                 yield header, record
 
@@ -129,7 +129,8 @@ def history_csv(records: Iterator[tuple[HistoryHeader, WeightCheckpoint]]) -> It
         yield text.getvalue()
 
 
-def _segments(experiment: Experiment, stage: Stage, bucket: Bucket) -> list[str]:
+def segments(experiment: Experiment, stage: Stage, bucket: Bucket) -> list[str]:
+    """Keys of the history of a proxy stage, in order. Raises NotReady before the first save."""
     if stage.phase is StagePhase.SUCCEEDED:
         searched = result_of(experiment, stage, bucket).searched
         return searched.history if searched else []

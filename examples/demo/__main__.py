@@ -38,12 +38,16 @@ def main() -> int:
         _say(3, "The search: reference, proxy, averaged weights, three large models, comparison")
         with connect(None, chosen.home) as client:
             name, command = _how_to_run(client, chosen.spec)
+            page = f"{client.url}/experiments/{name}"
         if code := _solfa(*command, home=chosen.home):
             return code
         _say(4, "What came out")
         code = _solfa("weights", name, home=chosen.home) or _solfa("compare", name, home=chosen.home)
         code = code or _solfa("replay", name, home=chosen.home)
+        report = _from_here(chosen.cache.absolute() / f"{name}.html")
+        code = code or _solfa("report", name, "--output", str(report), home=chosen.home)
         _say_what_next(name, chosen.home)
+        _say_where(page, report if not code else None)
         return code
     except (SolfaError, corpus.FetchFailed) as error:
         console.print(f"[bold red]demo:[/] {error}", soft_wrap=True)
@@ -116,6 +120,13 @@ def _say_what_next(name: str, home: Path) -> None:
     for command, what in commands:
         console.print(f"  {_from_here(SOLFA)} {command + where:{width + len(where)}}", style="bold", markup=False, soft_wrap=True, end="")
         console.print(f"   {what}", style="dim", markup=False, soft_wrap=True)
+
+
+def _say_where(page: str, report: Path | None) -> None:
+    """The page, and the same as a file, as the last lines of all."""
+    console.print(f"\nIn a browser:  {page}", style="bold", markup=False, soft_wrap=True)
+    if report:
+        console.print(f"As one file:   {report}", style="bold", markup=False, soft_wrap=True)
 
 
 def _from_here(path: Path) -> Path:

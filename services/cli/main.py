@@ -7,7 +7,7 @@ import typer
 from api.errors import SolfaError
 from services.cli.exits import TABLE, Exit, exit_code
 from services.cli.experiments import cancel, delete, events, list_experiments, logs, plan, resize, retry, status, submit, validate
-from services.cli.results import compare, data, replay, weights
+from services.cli.results import compare, data, replay, report, weights
 from services.cli.screen import print_error
 from services.cli.up import down, up
 
@@ -18,7 +18,7 @@ Start with: solfa up --detach; solfa submit SPEC --wait; solfa weights NAME
 SUBJECTS = {
     "The service": (up, down),
     "Searches": (validate, plan, submit, list_experiments, status, logs, events, cancel, retry, resize, delete),
-    "What a search found": (weights, compare, data, replay),
+    "What a search found": (weights, compare, data, replay, report),
 }
 
 app = typer.Typer(help=HELP, epilog=TABLE, no_args_is_help=True)

@@ -1,5 +1,6 @@
-"""`solfa weights`, `compare`, `data`, `replay`: what a search found, and on what."""
+"""`solfa weights`, `compare`, `data`, `replay`, `report`: what a search found, and on what."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -66,6 +67,26 @@ def data(name: Name, url: Url = None, home: Home = None, as_json: AsJson = False
         print_json(found)
     else:
         out.print(data_view(found))
+
+
+def report(
+    name: Name,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="The file to write (default: NAME.html).")] = None,
+    url: Url = None,
+    home: Home = None,
+) -> None:
+    """The page of an experiment as one HTML file: it opens anywhere, without a service or a network.
+
+    Example: solfa report demo --output appendix.html
+    """
+    with connect(url, home) as client:
+        text = client.report(name)
+    path = output or Path(f"{name}.html")
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise BadRequest(f"{path} cannot be written ({error.strerror}); name another file with --output.") from error
+    out.print(f"{path.resolve()} holds the report of {name}.", soft_wrap=True, markup=False)
 
 
 def replay(

@@ -11,6 +11,7 @@ from api.plan import Plan, PlannedStage
 from api.spec import ExperimentSpec
 from api.stages import StageKind, StagePhase
 from api.views import ExperimentSummary, ExperimentView, StageView
+from services.progress import elapsed, progress
 
 MARKS = {
     StagePhase.SUCCEEDED: ("✔", "#009e73"),
@@ -41,7 +42,7 @@ def status_view(experiment: ExperimentView, stages: list[StageView], now: dateti
         phase = "adopted" if stage.adopted else str(stage.phase)
         parts = [part for part in (_bar(stage), Text(_words(stage), style="dim")) if part]
         progress = Text("  " if width >= ROOMY else "\n").join(parts)
-        table.add_row(Text(mark, style=style), stage.name, Text(phase, style=style), _elapsed(stage, now), progress)
+        table.add_row(Text(mark, style=style), stage.name, Text(phase, style=style), elapsed(stage, now), progress)
     last_words = [part for stage in stages for part in _last_words(stage)]
     return Group(Text(f"{experiment.name}: {experiment.phase}", style="bold"), table, *last_words)
 
@@ -73,45 +74,11 @@ def _bar(stage: StageView) -> Text:
 
 def _words(stage: StageView) -> str:
     asked = f"({_machines(stage.replicas)} asked for)" if stage.replicas and not stage.phase.terminal else ""
-    return " ".join(part for part in (_progress(stage), asked) if part)
+    return " ".join(part for part in (progress(stage), asked) if part)
 
 
 def _machines(count: int) -> str:
     return f"{count} {'machine' if count == 1 else 'machines'}"
-
-
-def _progress(stage: StageView) -> str:
-    report = stage.report
-    if report is None or stage.phase is not StagePhase.RUNNING:
-        tries = f"Attempt {len(stage.attempts)}. " if len(stage.attempts) > 1 and not stage.phase.terminal else ""
-        return tries + stage.message
-    if report.loss is None:
-        return f"{report.activity} {report.step / report.total:.0%}" if report.total else report.activity
-    figures = [f"{report.step:,}/{report.total:,}", f"loss {report.loss:.3f}"]
-    if report.tokens_per_second:
-        figures.append(f"{report.tokens_per_second:,.0f} tok/s")
-    if report.seconds_left is not None:
-        figures.append(f"{clock(report.seconds_left)} left")
-    if report.activity != "training":
-        figures.append(report.activity)
-    return ", ".join(figures)
-
-
-def _elapsed(stage: StageView, now: datetime) -> str:
-    """Time that attempts ran; waiting for a slot is not in it."""
-    if stage.adopted:
-        return ""
-    spans = [(attempt.ended_at or now) - attempt.started_at for attempt in stage.attempts if attempt.started_at]
-    return clock(sum(span.total_seconds() for span in spans)) if spans else ""
-
-
-def clock(seconds: float) -> str:
-    """For a person: 42 s, 3:07, 2:15:00."""
-    whole = max(0, round(seconds))
-    if whole < 60:
-        return f"{whole} s"
-    hours, rest = divmod(whole, 3600)
-    return f"{hours}:{rest // 60:02}:{rest % 60:02}" if hours else f"{rest // 60}:{rest % 60:02}"
 
 
 def change_line(stage: StageView) -> str:

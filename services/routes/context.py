@@ -7,6 +7,7 @@ from fastapi import Depends, Header, Path, Request
 
 from api.bucket import Bucket
 from services.experiments import Experiments
+from services.histories import Histories
 from services.launch.cluster import Cluster
 from services.logs import LogKeeper
 from services.metrics import Metrics
@@ -23,6 +24,7 @@ class Context:
     logs: LogKeeper
     experiments: Experiments
     metrics: Metrics
+    histories: Histories
 
 
 def _context(request: Request) -> Context:

@@ -69,6 +69,9 @@ def test_the_demo_ends_with_weights_and_a_comparison_and_a_second_one_reuses_the
     for domain in ("aws_api", "crypto_hex", "wiki_fr"):
         assert said.count(domain) >= 3  # in the list of texts, the weights and the comparison
     assert "agree with the record" in said
+    report = folder / ".cache" / "demo" / "demo.html"
+    assert said.rstrip().endswith(f"As one file:   {report}")
+    assert "Comparison of the mixtures" in report.read_text()
     first = attempts(folder, "demo")
     assert first == dict.fromkeys(("prepare", "reference", "proxy", "main", "baseline-reference", "baseline-uniform", "evaluate"), 1)
 
