@@ -117,7 +117,7 @@ def _inlined(name: str) -> Markup:
     return Markup(text)  # noqa: S704  # our own files and plotly.js, checked just before
 
 
-def _data(figure: figures.Figure) -> Markup:
+def in_script(figure: figures.Figure) -> Markup:
     """JSON for a script element of type application/json: no `<` of a name can end it."""
     text = json.dumps(figure, separators=(",", ":")).replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
     return Markup(text)  # noqa: S704  # every character that HTML reads is escaped above
@@ -134,7 +134,7 @@ ENVIRONMENT.filters |= {
     "share": _share,
     "progress": progress,
     "inlined": _inlined,
-    "figure": _data,
+    "figure": in_script,
 }
 ENVIRONMENT.globals |= {
     "address": address,

@@ -17,6 +17,7 @@ from api.plan import PlannedStage, make_plan
 from api.replay import next_weights
 from api.results import Compared, Evaluation, EvaluationPoint, MixtureRow, Prepared, PreparedDomain, Searched, StageResult, Trained
 from api.spec import ExperimentSpec, parse_spec
+from api.stage_config import StageReport, TrainStatePointer
 from api.stages import StageKind, StagePhase, StageReason
 from api.weights import HistoryHeader, WeightCheckpoint, write_segment
 from services.experiments import ID_LETTERS
@@ -195,3 +196,24 @@ class Figures:
                 )
             )  # fmt: skip
         return Compared(baseline="reference", rows=rows)
+
+
+def unfinished(service: Running, name: str, domains: list[str], saved: int) -> Experiment:
+    """The same while its proxy runs: a state was saved at step `saved`, a multiple of SAVED_EVERY."""
+    record = seed(service, name, domains)
+    proxy = record.stage("proxy")
+    assert proxy is not None
+    lasts = range(SAVED_EVERY, saved + 1, SAVED_EVERY)
+    written = [keys.history_segment(record.id, "proxy", last - SAVED_EVERY + 1, last, 1) for last in lasts]
+    pointer = TrainStatePointer(step=saved, attempt=1, state="state/", history=written, created_at=BEGAN)
+    service.bucket.put(keys.latest_state(record.id, "proxy"), pointer.model_dump_json().encode())
+    changed = proxy.model_copy(update={"phase": StagePhase.RUNNING, "result_key": None, "finished_at": None})
+    return service.store.replace(record.with_stage(changed), [], BEGAN)
+
+
+def report(service: Running, record: Experiment, step: int, weights: DomainWeights) -> None:
+    """What the running proxy says of itself."""
+    figures: dict[str, Any] = {"step": step, "total": STEPS, "loss": 3.1, "tokens_per_second": 1200}
+    moved: dict[str, Any] = {"domain_weights": weights, "averaged_weights": weights, "excess_losses": dict.fromkeys(weights.names, 0.1)}
+    said = StageReport(attempt=1, updated_at=BEGAN + timedelta(seconds=step), activity="training", **figures, **moved)
+    service.bucket.put(keys.attempt_report(record.id, "proxy", 1), said.model_dump_json().encode())

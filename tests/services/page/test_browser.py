@@ -5,10 +5,12 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page, expect
 
+from api.domains import DomainWeights
 from tests.builders import START, make_experiment
 from tests.services.page.conftest import PHONE, Open, Watch, check_accessible, overflow, written
-from tests.services.page.seeded import PILE, seed
+from tests.services.page.seeded import PILE, report, seed, unfinished
 from tests.services.running import Running
+from tests.services.waiting import wait_for
 
 MANY, ROWS = 2000, 50
 DRAWN = ".chart .main-svg"
@@ -101,6 +103,20 @@ def test_what_is_not_there_is_said_in_a_sentence(house: Running, visit: Open, wa
     check_accessible(page)
     assert all("404" in said for said in watch.complaints)
     watch.complaints.clear()
+
+
+def test_points_that_were_reported_between_two_saves_stay_in_the_chart(idle: Running, visit: Open) -> None:
+    names = PILE[:3]
+    record = unfinished(idle, "moving", names, saved=200)
+    page = visit(address(idle, "/experiments/moving"))
+    expect(page.locator("#stages")).to_contain_text("running")
+    last = "document.getElementById('chart-lines').data[0].x.filter(step => step >= 200)"
+    steps = [200]
+    for step in (210, 230, 245):
+        report(idle, record, step, DomainWeights.uniform(names))
+        steps.append(step)
+        wait_for(lambda: page.evaluate(last) == steps)
+    expect(page.locator("#stages")).to_contain_text("245/400, loss 3.100")
 
 
 def test_two_thousand_experiments_are_looked_through_page_by_page(idle: Running, visit: Open) -> None:

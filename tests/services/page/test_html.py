@@ -12,6 +12,7 @@ from services.histories import Histories, thinned
 from services.page.assets import OWN, asset
 from services.page.graph import graph
 from services.page.palette import looks
+from services.page.render import in_script
 from services.page.tables import comparison
 from services.weights import newest_proxy
 from tests.builders import make_experiment, make_spec
@@ -63,6 +64,7 @@ def test_what_a_person_wrote_stays_text(house: Running) -> None:
         assert "<b>bold" not in text
         assert "<script>alert" not in text
         assert "&lt;b&gt;bold" in text
+    assert not set("<>&") & set(in_script({"name": "</script><!--&"}))
 
 
 def test_files_are_kept_by_browsers_under_an_address_of_their_content(gallery: Running) -> None:
