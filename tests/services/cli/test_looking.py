@@ -35,6 +35,15 @@ def test_status_says_why_a_stage_waits_or_failed(looker: Solfa) -> None:
     assert next(stage for stage in record["stages"] if stage["name"] == "proxy")["report"]["attempt"] == 1
 
 
+def test_report_writes_one_file_and_says_where(looker: Solfa) -> None:
+    said = looker.run("report", "done", columns=200)
+    path = looker.folder / "done.html"
+    assert said.strip() == f"{path.resolve()} holds the report of done."
+    assert "Comparison of the mixtures" in path.read_text()
+    assert "cannot be written" in looker.error("report", "done", "--output", "no/such/folder.html", code=2)
+    assert "nobody" in looker.error("report", "nobody", code=4)
+
+
 def test_logs(looker: Solfa) -> None:
     said = looker.run("logs", "done", "prepare")
     assert said.startswith("prepare attempt 1 reads")
