@@ -64,6 +64,8 @@ class Settings(BaseModel):
     """The longest `?wait=`."""
     heartbeat_seconds: float = Field(default=15.0, gt=0)
     """Between the signs of life of a silent event stream."""
+    metrics_experiments: int = Field(default=50, ge=0)
+    """Live experiments that have metrics of their own; of those beyond, it is only counted that they have none."""
     cluster: Literal["local", "kubernetes"] = "local"
     """Where attempts run; the settings below are of `kubernetes`."""
     namespace: str = ""
