@@ -82,4 +82,27 @@ EXPERIMENTS = (
     Metric("solfa_experiment_processes", "gauge", "Processes that train together.", OF_STAGE),
 )
 
+# Of a running attempt, on the training pod's own port: only rank 0 tells more than its rank.
+TRAINER = (
+    Metric("solfa_trainer_rank", "gauge", "Rank of this pod's first process; the rest is told by rank 0.", OF_STAGE),
+    Metric("solfa_trainer_attempt", "gauge", "Number of the attempt.", OF_STAGE),
+    Metric("solfa_trainer_processes", "gauge", "Processes that train together.", OF_STAGE),
+    Metric("solfa_trainer_restarts", "gauge", "Elastic restarts within the attempt.", OF_STAGE),
+    Metric("solfa_trainer_step", "gauge", "Steps done.", OF_STAGE),
+    Metric("solfa_trainer_target_step", "gauge", "Steps to do.", OF_STAGE),
+    Metric("solfa_trainer_tokens_per_second", "gauge", "Tokens trained on in a second, on all machines.", OF_STAGE),
+    Metric("solfa_trainer_loss", "gauge", "Training loss, in nats a token.", OF_STAGE),
+    Metric("solfa_trainer_gradient_norm", "gauge", "Norm of the gradient before it is clipped.", OF_STAGE),
+    Metric("solfa_trainer_learning_rate", "gauge", "The schedule's rate at this step.", OF_STAGE),
+    Metric("solfa_trainer_data_wait_ratio", "gauge", "Share of the time that was spent waiting for data.", OF_STAGE),
+    Metric("solfa_trainer_mfu_ratio", "gauge", "Model FLOPs utilisation, where the device's peak is known.", OF_STAGE),
+    Metric("solfa_trainer_peak_memory_bytes", "gauge", "Most of rank 0's GPU memory that was used at once.", OF_STAGE),
+    Metric("solfa_trainer_domain_weight_ratio", "gauge", "The domain's weight at this step (alpha_t).", OF_DOMAIN),
+    Metric("solfa_trainer_averaged_weight_ratio", "gauge", "The domain's weight, averaged over all steps so far.", OF_DOMAIN),
+    Metric("solfa_trainer_excess_loss", "gauge", "Loss above the reference model's, in nats a token.", OF_DOMAIN),
+    Metric("solfa_trainer_domain_loss", "gauge", "Training loss on the domain, in nats a token.", OF_DOMAIN),
+    Metric("solfa_trainer_epochs", "gauge", "Passes over the domain's text so far.", OF_DOMAIN),
+)
+
+OF_TRAINER = {metric.name: metric for metric in TRAINER}
 OF_SERVICE = {metric.name: metric for metric in (*RECORDS, *SERVICE, *STAGES, *EXPERIMENTS)}

@@ -121,6 +121,8 @@ class Training(Group):
     They must be of a kind that all nodes can mount at once."""
     shm_mb: int = Field(default=1024, ge=1)
     """Size of /dev/shm, in MiB."""
+    metrics_port: int = Field(default=9400, ge=0, le=65535)
+    """Where training pods answer Prometheus, which finds them with `monitoring.monitor`. 0: they do not."""
     service_account: Account = Account()
 
 
@@ -161,7 +163,7 @@ class NetworkPolicy(Group):
     enabled: bool = True
     """Whether the service answers on its port only, and training pods take connections from those of their release only."""
     clients: list[dict[str, Any]] = []
-    """NetworkPolicyPeers that may reach the service, Prometheus among them. Empty: anyone."""
+    """NetworkPolicyPeers that may reach the service, and training pods' metrics: Prometheus among them. Empty: anyone."""
 
 
 class DisruptionBudget(Group):

@@ -138,6 +138,7 @@ def place(settings: Settings, bucket_url: str) -> Place:
         environment=settings.trainer_env,
         shm_mb=settings.shm_mb,
         data_claims=settings.data_claims,
+        metrics_port=settings.trainer_metrics_port,
     )
 
 

@@ -92,6 +92,8 @@ class Settings(BaseModel):
     """A JSON object: a volume claim with text to learn from, and where it is mounted in the training pods, read-only."""
     shm_mb: int = Field(default=1024, ge=1)
     """Size of the training pods' /dev/shm, in MiB, within their memory."""
+    trainer_metrics_port: int = Field(default=0, ge=0, le=65535)
+    """Where training pods answer Prometheus; 0: they do not."""
     release: str = "solfa"
     """The label app.kubernetes.io/instance of all that is launched: two services of one namespace need two."""
 

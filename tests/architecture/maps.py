@@ -6,7 +6,7 @@ import tomllib
 from typing import Any
 
 from api.exports import FORMATS
-from api.metrics import OF_SERVICE
+from api.metrics import OF_SERVICE, OF_TRAINER
 from api.stages import LEGAL
 from examples.demo.corpus import DOMAINS
 from services.app import create_app
@@ -72,7 +72,7 @@ def settings() -> str:
 def metrics() -> str:
     """A row a metric."""
     lines = ["| metric | kind | labels | meaning |", "|---|---|---|---|"]
-    for one in OF_SERVICE.values():
+    for one in (*OF_SERVICE.values(), *OF_TRAINER.values()):
         lines.append(f"| `{one.name}` | {one.kind} | {', '.join(f'`{label}`' for label in one.labels)} | {one.help} |")
     return "\n".join(lines)
 

@@ -9,7 +9,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from api.errors import StoreUnavailable
-from api.metrics import EXPERIMENTS, OF_SERVICE, Metric
+from api.metrics import EXPERIMENTS, OF_SERVICE, TRAINER, Metric
 from services.metrics import Metrics
 from services.metrics.records import RecordsCollector
 from tests.reference import assert_golden
@@ -26,7 +26,7 @@ def scraped(service: Running) -> str:
 
 
 def test_they_are_those_that_were_reviewed() -> None:
-    lines = [f"{one.name} {one.kind} {{{', '.join(one.labels)}}}\n    {one.help}\n" for one in sorted(OF_SERVICE.values())]
+    lines = [f"{one.name} {one.kind} {{{', '.join(one.labels)}}}\n    {one.help}\n" for one in sorted((*OF_SERVICE.values(), *TRAINER))]
     assert_golden("metrics.txt", "".join(lines))
 
 
@@ -41,14 +41,14 @@ def test_a_scrape_holds_nothing_else(gallery: Running) -> None:
     assert {family.name.removesuffix("_total") for family in found} == {name.removesuffix("_total") for name in OF_SERVICE}
 
 
-@pytest.mark.parametrize("metric", OF_SERVICE.values(), ids=lambda metric: metric.name)
+@pytest.mark.parametrize("metric", [*OF_SERVICE.values(), *TRAINER], ids=lambda metric: metric.name)
 def test_their_names_keep_the_conventions(metric: Metric) -> None:
     assert re.fullmatch(r"solfa_[a-z_]+", metric.name)
     assert metric.help.endswith(".")
     assert metric.name.endswith("_total") == (metric.kind == "counter")
     assert metric.kind != "histogram" or metric.name.endswith(UNITS)
     unbound = set(metric.labels) - BOUND
-    assert metric in EXPERIMENTS or not unbound, "a label of any value is for living experiments, which are capped"
+    assert metric in (*EXPERIMENTS, *TRAINER) or not unbound, "a label of any value is for living experiments, which are capped"
 
 
 def test_counts_of_records_are_what_the_store_holds(gallery: Running) -> None:
