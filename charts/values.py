@@ -187,6 +187,10 @@ class Monitoring(Group):
     """Which of the Prometheus operator's objects is made; each replica is scraped either way."""
     interval: str = Field(default="30s", pattern=r"^[0-9]+(s|m)$")
     """Between scrapes."""
+    rules: bool = False
+    """Whether a PrometheusRule with the alerts of charts/alerts.py is made."""
+    runbooks: str = Field(default="", pattern=r"^$|^https?://")
+    """Where people at your place read docs/runbooks, such as a URL of the repository's folder. Empty: alerts name the page by its path."""
     additional_labels: Environment = {}
     """Such as `release`, without which kube-prometheus-stack looks past it."""
 
