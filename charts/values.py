@@ -191,6 +191,8 @@ class Monitoring(Group):
     """Whether a PrometheusRule with the alerts of charts/alerts.py is made."""
     runbooks: str = Field(default="", pattern=r"^$|^https?://")
     """Where people at your place read docs/runbooks, such as a URL of the repository's folder. Empty: alerts name the page by its path."""
+    dashboards: bool = False
+    """Whether Grafana's dashboards are made, as ConfigMaps with the label that its sidecar looks for."""
     additional_labels: Environment = {}
     """Such as `release`, without which kube-prometheus-stack looks past it."""
 
