@@ -10,10 +10,11 @@ from api.bucket import Bucket
 from api.experiment import Experiment, Stage
 from api.metrics import OF_SERVICE
 from api.stage_config import StageReport
-from api.stages import StageKind, StagePhase
+from api.stages import StageKind, StagePhase, StageReason
 from services.metrics.fleet import FleetCollector, entered
 from services.metrics.ports import BUCKET_OPERATIONS, STORE_OPERATIONS, timed
 from services.metrics.records import VERSION, RecordsCollector
+from services.retry import FREE
 from services.store import ExperimentStore
 from services.watch import Pass, Watcher
 
@@ -22,6 +23,11 @@ __all__ = ["VERSION", "Metrics"]
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})  # anybody may send any word as a method
 SHORT = (0.001, 0.005, 0.02, 0.1, 0.5, 2, 10, 60)  # seconds: of an operation
 LONG = (1, 5, 15, 60, 300, 900, 3600, 4 * 3600, 12 * 3600, 86400, 3 * 86400, 7 * 86400)  # of a phase, of a search
+LEFT = [phase for phase in StagePhase if not phase.terminal]
+RETRIED = (  # what an attempt that is followed by another one ended for
+    *sorted(FREE),
+    *(StageReason.WORKER_FAILED, StageReason.OUT_OF_MEMORY, StageReason.STALLED, StageReason.RESULT_MISSING),
+)
 # Without it there are a third more series, of no use to anybody, whose names keep no convention.
 disable_created_metrics()  # type: ignore[no-untyped-call]  # prometheus_client leaves it without types
 
@@ -56,10 +62,21 @@ class Metrics(Watcher):
         self._launches = self._histogram("solfa_launch_latency_seconds", LONG)
         self._to_weights = self._histogram("solfa_submit_to_weights_seconds", LONG)
         self._fleet = FleetCollector(experiments, self._counter("solfa_experiments_dropped_total").inc, clock)
+        self._begin_at_zero()
         self._led_at: datetime | None = None
         self._lock = threading.Lock()
         self.registry.register(RecordsCollector(store))
         self.registry.register(self._fleet)
+
+    def _begin_at_zero(self) -> None:
+        """What happens seldom has its series before it happens: of one that begins at 1 Prometheus sees no increase."""
+        for kind in StageKind:
+            self._launches.labels(kind)
+            self._restarts.labels(kind)
+            for phase in LEFT:
+                self._phase_seconds.labels(kind, phase)
+            for reason in RETRIED:
+                self._retries.labels(kind, reason)
 
     def timed_store(self, store: ExperimentStore) -> ExperimentStore:
         """The same store, each operation of which is measured."""

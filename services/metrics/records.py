@@ -9,13 +9,21 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from api.errors import SolfaError
+from api.experiment import ExperimentPhase
 from api.metrics import OF_SERVICE
+from api.stages import StagePhase
 from services.store import ExperimentStore
 
 VERSION = "0.1.0"
 MAX_AGE = 5.0  # seconds
 DEADLINE = 2.0
 Counts = dict[str, dict[str, int]]
+# What there is none of is 0: a series that is not there cannot be told from a service that is not scraped.
+KNOWN: Counts = {
+    "experiments": dict.fromkeys([phase.value for phase in ExperimentPhase], 0),
+    "stages": dict.fromkeys([phase.value for phase in StagePhase], 0),
+    "attempts": {"live": 0},
+}
 
 
 def family(name: str) -> GaugeMetricFamily:
@@ -45,9 +53,10 @@ class RecordsCollector(Collector):
         counts = self._fresh()
         up.add_metric([], counts is not None)
         yield up
-        for name in ("experiments", "stages", "attempts"):
+        for name, known in KNOWN.items():
             found = family(f"solfa_{name}")
-            for value, number in sorted((counts or {}).get(name, {}).items()):
+            numbers = {**known, **counts.get(name, {})} if counts is not None else {}
+            for value, number in sorted(numbers.items()):
                 found.add_metric([value], number)
             yield found
 
