@@ -78,6 +78,8 @@ class StageReport(Message):
     seconds_left: float | None = None
     domain_weights: DomainWeights | None = None
     averaged_weights: DomainWeights | None = None
+    reference_weights: DomainWeights | None = None
+    """alpha_ref of a proxy's round."""
     excess_losses: dict[str, float] = {}
     domain_losses: dict[str, float] = {}
     epochs: dict[str, float] = {}

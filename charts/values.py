@@ -121,6 +121,8 @@ class Training(Group):
     They must be of a kind that all nodes can mount at once."""
     shm_mb: int = Field(default=1024, ge=1)
     """Size of /dev/shm, in MiB."""
+    metrics_port: int = Field(default=9400, ge=0, le=65535)
+    """Where training pods answer Prometheus, which finds them with `monitoring.monitor`. 0: they do not."""
     service_account: Account = Account()
 
 
@@ -161,7 +163,7 @@ class NetworkPolicy(Group):
     enabled: bool = True
     """Whether the service answers on its port only, and training pods take connections from those of their release only."""
     clients: list[dict[str, Any]] = []
-    """NetworkPolicyPeers that may reach the service, Prometheus among them. Empty: anyone."""
+    """NetworkPolicyPeers that may reach the service, and training pods' metrics: Prometheus among them. Empty: anyone."""
 
 
 class DisruptionBudget(Group):
@@ -185,6 +187,12 @@ class Monitoring(Group):
     """Which of the Prometheus operator's objects is made; each replica is scraped either way."""
     interval: str = Field(default="30s", pattern=r"^[0-9]+(s|m)$")
     """Between scrapes."""
+    rules: bool = False
+    """Whether a PrometheusRule with the alerts of charts/alerts.py is made."""
+    runbooks: str = Field(default="", pattern=r"^$|^https?://")
+    """Where people at your place read docs/runbooks, such as a URL of the repository's folder. Empty: alerts name the page by its path."""
+    dashboards: bool = False
+    """Whether Grafana's dashboards are made, as ConfigMaps with the label that its sidecar looks for."""
     additional_labels: Environment = {}
     """Such as `release`, without which kube-prometheus-stack looks past it."""
 

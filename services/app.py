@@ -23,17 +23,18 @@ from services.settings import Settings
 from services.store import ExperimentStore
 
 
-def create_app(settings: Settings, store: ExperimentStore, bucket: Bucket, cluster: Cluster) -> FastAPI:
+def create_app(settings: Settings, store: ExperimentStore, bucket: Bucket, cluster: Cluster, metrics: Metrics | None = None) -> FastAPI:
     """The service over the given ports; it starts nothing by itself. `app.state.context` holds what the routes use."""
+    metrics = metrics or Metrics(store, settings.metrics_experiments)
     app = FastAPI(title="Solfa", version=VERSION, description=__doc__, docs_url=None, redoc_url=None)
     use_cases, logs = Experiments(settings, store, bucket, cluster, lambda: datetime.now(UTC)), LogKeeper(cluster, bucket)
-    app.state.context = Context(settings, store, bucket, cluster, logs, use_cases, Metrics(store), Histories())
+    app.state.context = Context(settings, store, bucket, cluster, logs, use_cases, metrics, Histories())
     problems.install(app)
     for module in (experiments, stages, weights, report, events, health, page):
         app.include_router(module.router)
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]  # FastAPI's documented way to extend the document
 
-    app.add_middleware(Timed, metrics=app.state.context.metrics)
+    app.add_middleware(Timed, metrics=metrics)
     return app
 
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from datetime import datetime
 
-from api.stage_config import AttemptFailure
+from api.stage_config import AttemptFailure, StageReport
 from api.stages import StageReason
 from services.launch.cluster import AppPhase, AppStatus
 
@@ -36,6 +36,8 @@ class Observation:
     """What the attempt said of its own failure; looked for when its app has ended, or crashes for ever."""
     reported_at: datetime | None = None
     """When the attempt last reported; looked for while it runs."""
+    report: StageReport | None = None
+    """What it said then."""
     stand_in: StandIn | None = None
     """Looked for when a blocked stage has all that it needs."""
     rejected: str | None = None

@@ -1,7 +1,6 @@
 """Looking: what the cluster, the bucket and the store say of one stage, as an Observation."""
 
 import logging
-from datetime import datetime
 from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -43,15 +42,15 @@ class Observer:
             return Observation(app, committed=key)
         over = app.phase in ENDED or app.crashes
         failure = self._failure(experiment, stage, attempt.number) if over else None
-        reported_at = self._reported_at(experiment, stage, attempt.number) if stage.phase is StagePhase.RUNNING else None
-        return Observation(app, failure=failure, reported_at=reported_at, stand_in=self._stand_in(experiment, stage))
+        report = self._report(experiment, stage, attempt.number) if stage.phase is StagePhase.RUNNING else None
+        reported_at = report.updated_at if report else None
+        return Observation(app, failure=failure, reported_at=reported_at, report=report, stand_in=self._stand_in(experiment, stage))
 
     def _failure(self, experiment: Experiment, stage: Stage, attempt: int) -> AttemptFailure | None:
         return self._read(keys.attempt_failure(experiment.id, stage.name, attempt), AttemptFailure)
 
-    def _reported_at(self, experiment: Experiment, stage: Stage, attempt: int) -> datetime | None:
-        report = self._read(keys.attempt_report(experiment.id, stage.name, attempt), StageReport)
-        return report.updated_at if report else None
+    def _report(self, experiment: Experiment, stage: Stage, attempt: int) -> StageReport | None:
+        return self._read(keys.attempt_report(experiment.id, stage.name, attempt), StageReport)
 
     def _stand_in(self, experiment: Experiment, stage: Stage) -> StandIn | None:
         """A result that serves a blocked stage, once all that it needs is there."""

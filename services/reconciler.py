@@ -26,6 +26,7 @@ from services.retry import Backoff
 from services.store import ExperimentStore, Lease
 from services.tidy import Tidier
 from services.transition import apply, events
+from services.watch import Pass, Watcher
 
 logger = logging.getLogger(__name__)
 
@@ -43,21 +44,12 @@ class Pace:
     backoff: Backoff = Backoff()  # noqa: RUF009  # frozen
 
 
-@dataclass(frozen=True)
-class Pass:
-    """One pass, for metrics."""
-
-    seconds: float
-    moves: int
-    failed: bool
-
-
 def utc_now() -> datetime:
     return datetime.now(UTC)
 
 
 class Reconciler:
-    """Moves every live experiment towards its end. `on_pass` is told of each pass."""
+    """Moves every live experiment towards its end. `watcher` is told of it."""
 
     def __init__(
         self,
@@ -66,14 +58,14 @@ class Reconciler:
         bucket: Bucket,
         clock: Callable[[], datetime] = utc_now,
         pace: Pace = Pace(),
-        on_pass: Callable[[Pass], None] = lambda _: None,
+        watcher: Watcher | None = None,
     ) -> None:
         self._store = store
         self._cluster = cluster
         self._bucket = bucket
         self._clock = clock
         self._pace = pace
-        self._on_pass = on_pass
+        self._watcher = watcher or Watcher()
         self._observer = Observer(store, cluster, bucket)
         self._keeper = LogKeeper(cluster, bucket)
         self._tidier = Tidier(store, cluster, bucket, self._keeper)
@@ -100,7 +92,8 @@ class Reconciler:
             except Exception:
                 failed = True
                 logger.exception("this pass was given up")
-            self._on_pass(Pass((self._clock() - began).total_seconds(), moves, failed))
+            seconds = (self._clock() - began).total_seconds()
+            self._watcher.passed(Pass(seconds, moves, failed, leads=self._lease is not None))
             wait = min(self._pace.longest, wait * 2) if failed else self._pace.interval
             if failed:
                 stop.wait(wait)
@@ -117,6 +110,7 @@ class Reconciler:
             return 0
         apps = self._cluster.apps()
         live = self._store.live()
+        self._watcher.sees(live)
         moves = 0
         failures: list[SolfaError] = []
         for experiment in live:
@@ -129,8 +123,10 @@ class Reconciler:
                 continue  # somebody changed or deleted it: the next pass sees what it is now
             except SolfaError as error:
                 logger.warning("experiment %s is left for the next pass: %s", experiment.name, error.message)
+                self._watcher.left(error.code)
                 failures.append(error)
             except Exception:  # a fault of ours in one experiment must not hold up the others
+                self._watcher.left("unexpected")
                 logger.exception("experiment %s is left for the next pass", experiment.name)
         moves += self._tidier.tidy(apps, live, self._clock())
         if live and len(failures) == len(live):
@@ -152,6 +148,8 @@ class Reconciler:
             if stage is None or stage.phase.terminal:
                 continue
             seen = self._observer.look(experiment, stage)
+            if seen.report:
+                self._watcher.reported(experiment, stage, seen.report)
             experiment, moved = self._move(experiment, stage, seen)
             moves += moved
         return moves
@@ -163,6 +161,8 @@ class Reconciler:
             return experiment, 0
         before = experiment
         experiment = self._record(experiment, stage, move)
+        if experiment is not before:
+            self._watcher.moved(stage, experiment.stage(stage.name) or stage, experiment)
         try:
             self._act(experiment, stage.name, move)
         except LaunchRejected as error:

@@ -17,6 +17,7 @@ from services.app import create_app
 from services.launch.cluster import Cluster
 from services.launch.local import LocalCluster
 from services.launch.manifest import Place
+from services.metrics import Metrics
 from services.reconciler import Pace, Reconciler
 from services.settings import Settings
 from services.store import ExperimentStore, open_store
@@ -30,10 +31,11 @@ class Service:
 
     def __init__(self, settings: Settings, store: ExperimentStore, bucket: Bucket, cluster: Cluster, pace: Pace | None = None) -> None:
         self.settings = settings
-        self.app = create_app(settings, store, bucket, cluster)
-        context = self.app.state.context
-        self._reconciler = Reconciler(store, cluster, bucket, pace=pace or Pace(), on_pass=context.metrics.saw_pass)
-        context.experiments.on_change = self._reconciler.wake
+        metrics = Metrics(store, settings.metrics_experiments)
+        store, bucket = metrics.timed_store(store), metrics.timed_bucket(bucket)
+        self.app = create_app(settings, store, bucket, cluster, metrics)
+        self._reconciler = Reconciler(store, cluster, bucket, pace=pace or Pace(), watcher=metrics)
+        self.app.state.context.experiments.on_change = self._reconciler.wake
         self._stop = threading.Event()
         self._server: _Server | None = None
 
@@ -136,6 +138,7 @@ def place(settings: Settings, bucket_url: str) -> Place:
         environment=settings.trainer_env,
         shm_mb=settings.shm_mb,
         data_claims=settings.data_claims,
+        metrics_port=settings.trainer_metrics_port,
     )
 
 

@@ -64,6 +64,8 @@ class Settings(BaseModel):
     """The longest `?wait=`."""
     heartbeat_seconds: float = Field(default=15.0, gt=0)
     """Between the signs of life of a silent event stream."""
+    metrics_experiments: int = Field(default=50, ge=0)
+    """Live experiments that have metrics of their own; of those beyond, it is only counted that they have none."""
     cluster: Literal["local", "kubernetes"] = "local"
     """Where attempts run; the settings below are of `kubernetes`."""
     namespace: str = ""
@@ -90,6 +92,8 @@ class Settings(BaseModel):
     """A JSON object: a volume claim with text to learn from, and where it is mounted in the training pods, read-only."""
     shm_mb: int = Field(default=1024, ge=1)
     """Size of the training pods' /dev/shm, in MiB, within their memory."""
+    trainer_metrics_port: int = Field(default=0, ge=0, le=65535)
+    """Where training pods answer Prometheus; 0: they do not."""
     release: str = "solfa"
     """The label app.kubernetes.io/instance of all that is launched: two services of one namespace need two."""
 

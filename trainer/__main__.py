@@ -13,6 +13,7 @@ from api.stage_config import AttemptFailure, ExitCode, StageConfig
 from trainer import stages
 from trainer.context import StageContext
 from trainer.crew import tell_others
+from trainer.exposition import exposed
 from trainer.failures import PASSING, RETRY, Failure, explain, said
 from trainer.report import Reporter
 from trainer.world import World, join_world, leave_world
@@ -52,7 +53,7 @@ def run(config: StageConfig, bucket: Bucket, world: World) -> int:
         if over := world.share(_over(config, bucket) if world.is_first else None):
             log.info(over)
             return ExitCode.DONE  # agents and pods start again what fails: an end without an error is the only one that lasts
-        with Reporter(config, bucket, world) as reporter:
+        with Reporter(config, bucket, world) as reporter, exposed(reporter, config, world):
             result = stages.run(StageContext(config, bucket, world, reporter, world.cache))
             if world.is_first:
                 _publish(bucket, keys.result(*ids), result)

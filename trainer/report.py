@@ -32,6 +32,12 @@ class Reporter:
         )
         self._thread = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
 
+    @property
+    def report(self) -> StageReport:
+        """As it is now."""
+        with self._lock:
+            return self._report
+
     def progress(self, activity: str, step: int = 0, total: int = 0, unit: str = "steps", **fields: Any) -> None:
         """What is being done now; other fields of StageReport by name, kept until they are given anew."""
         with self._lock:

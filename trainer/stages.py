@@ -55,9 +55,11 @@ def _run_proxy(context: StageContext) -> StageResult:
     uniform = DomainWeights.uniform(data.names)
     model = _parallel(context, _fresh(context, data))
     step = DoremiStep(context.world, data.names, config.spec.doremi, objective, reference)
+    alpha_ref = mixture_weights(context, data.prepared)
+    context.reporter.progress("starting", reference_weights=alpha_ref)
     progress = train(_job(context, data, model, uniform, step))
     result = _trained(context, data, model, uniform, progress)
-    averaged, alpha_ref = averaged_weights(data.names, progress), mixture_weights(context, data.prepared)
+    averaged = averaged_weights(data.names, progress)
     searched = Searched(
         averaged_weights=averaged,
         final_weights=weights_of(data.names, step.state.alpha),

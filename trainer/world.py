@@ -36,6 +36,8 @@ class World:
     """Where what is fetched from a remote bucket is kept."""
     store: Store = field(default_factory=HashStore, compare=False)
     """Small values that all ranks read and write, kept by rank 0's process."""
+    metrics_port: int | None = None
+    """Where the first process of each machine answers Prometheus; None: nowhere."""
 
     @property
     def is_first(self) -> bool:
@@ -95,8 +97,8 @@ def join_world(patience: timedelta) -> World:
     if torch.cuda.is_available():
         device = torch.device("cuda", local_rank % torch.cuda.device_count())
         torch.cuda.set_device(device)
-    cache = os.environ.get("SOLFA_CACHE")
     store: Store = HashStore()
+    cache, port = os.environ.get("SOLFA_CACHE"), os.environ.get("SOLFA_METRICS_PORT", "")
     # One process too: FSDP and checkpoints of a process group of one are the same code as of many.
     if "MASTER_ADDR" in os.environ:
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=patience)
@@ -109,6 +111,7 @@ def join_world(patience: timedelta) -> World:
         device=device,
         restarts=int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")),
         store=store,
+        metrics_port=int(port) if port.isdecimal() else None,
         **({"cache": Path(cache)} if cache else {}),
     )
 

@@ -24,6 +24,7 @@ RENDEZVOUS_PORT = 29500
 LOST_AFTER = 5  # seconds that a pod stays bound to a node that is not ready; Kubernetes' default is 300
 GRACE = 45  # seconds to save the train state when a pod is asked to end: torchrun gives its workers 30
 TIME_TO_LIVE = 86_400  # seconds that an ended job stays, should this service not come to remove it
+METRICS = "metrics"  # the port that the chart's PodMonitor names
 RESTARTS = 10  # of the workers of one agent; past it the container starts afresh, and crash loops are ended by services.launch.pods
 NEVER = 1_000_000  # Volcano counts evictions as retries, and they are to spend none
 REQUEST_ANNOTATION = "solfa.dev/request"
@@ -64,6 +65,8 @@ class Place:
     shm_mb: int = 1024
     data_claims: dict[str, str] = field(default_factory=dict)
     """Volume claims with text to learn from, and where each is mounted in every training pod, read-only."""
+    metrics_port: int = 0
+    """On which training pods answer Prometheus; 0: they do not."""
 
     @property
     def selector(self) -> str:
@@ -170,6 +173,7 @@ def _dress_container(container: dict[str, Any], request: LaunchRequest, place: P
         "SOLFA_CACHE": CACHE,
         "SOLFA_HOSTS_RENDEZVOUS": "true" if index == 0 else "false",
         "TORCHX_JOB_ID": f"{SCHEDULER}://torchx/{place.namespace}:{request.app}",
+        **({"SOLFA_METRICS_PORT": str(place.metrics_port)} if place.metrics_port else {}),
         **place.environment,
     }
     given |= {name: {"name": name, "value": value} for name, value in ours.items()}
@@ -191,6 +195,8 @@ def _dress_container(container: dict[str, Any], request: LaunchRequest, place: P
         *({"name": f"data-{n}", "mountPath": path, "readOnly": True} for n, path in enumerate(place.data_claims.values())),
         *([{"name": "bucket", "mountPath": _bucket_mount(place)}] if place.bucket_claim else []),
     ]
+    if place.metrics_port:
+        container["ports"] = [*container.get("ports", []), {"name": METRICS, "containerPort": place.metrics_port, "protocol": "TCP"}]
     container["terminationMessagePolicy"] = "FallbackToLogsOnError"
 
 

@@ -6,6 +6,7 @@ import tomllib
 from typing import Any
 
 from api.exports import FORMATS
+from api.metrics import OF_SERVICE, OF_TRAINER
 from api.stages import LEGAL
 from examples.demo.corpus import DOMAINS
 from services.app import create_app
@@ -65,6 +66,14 @@ def settings() -> str:
         meaning = " ".join((field.description or "").split()).replace("|", "\\|")
         shown = "" if field.default in ("", None, {}, ()) else f"`{field.default}`"
         lines.append(f"| `{PREFIX}{name.upper()}` | {shown} | {meaning} |")
+    return "\n".join(lines)
+
+
+def metrics() -> str:
+    """A row a metric."""
+    lines = ["| metric | kind | labels | meaning |", "|---|---|---|---|"]
+    for one in (*OF_SERVICE.values(), *OF_TRAINER.values()):
+        lines.append(f"| `{one.name}` | {one.kind} | {', '.join(f'`{label}`' for label in one.labels)} | {one.help} |")
     return "\n".join(lines)
 
 

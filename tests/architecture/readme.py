@@ -17,6 +17,7 @@ SECTIONS: dict[str, Callable[[], str]] = {
     "rest": maps.rest,
     "stages": maps.stages,
     "settings": maps.settings,
+    "metrics": maps.metrics,
     "layout": maps.layout,
     "dependencies": maps.dependencies,
 }

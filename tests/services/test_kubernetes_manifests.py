@@ -37,6 +37,7 @@ FULL = {
     "SOLFA_GPU_RESOURCE": "devices.example/gpu",
     "SOLFA_DATA_CLAIMS": '{"pile": "/data/pile"}',
     "SOLFA_RELEASE": "doremi",
+    "SOLFA_TRAINER_METRICS_PORT": "9400",
 }
 GPUS = {"replicas": {"min": 2, "max": 4}, "processes": 8, "cpus": 64, "gpus": 8, "memory_mb": 1_000_000, "parallelism": "fsdp"} | {
     "resources": {"rdma/hca": 2}

@@ -21,9 +21,10 @@ from api.plan import make_plan, stage_digests
 from api.spec import parse_spec
 from api.stages import StagePhase, StageReason
 from services.launch.local import LocalCluster
-from services.reconciler import Pace, Pass, Reconciler, utc_now
+from services.reconciler import Pace, Reconciler, utc_now
 from services.retry import Backoff
 from services.store import ExperimentStore, open_store
+from services.watch import Pass, Watcher
 from tests.builders import START, make_experiment
 from tests.services.waiting import wait_for
 
@@ -298,8 +299,8 @@ def test_a_name_used_by_another_request_is_a_rejection(service: Service) -> None
 
 def test_the_loop_goes_on_when_a_part_does_not_answer(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     service.submit(comparison={"mixtures": []})
-    passes: list[Pass] = []
-    reconciler = Reconciler(service.store, service.cluster, service.bucket, utc_now, QUICK, passes.append)
+    watcher = Counting()
+    reconciler = Reconciler(service.store, service.cluster, service.bucket, utc_now, QUICK, watcher)
     broken = {
         (service.store, "live"): StoreUnavailable("The database is locked."),
         (service.cluster, "status"): ClusterUnavailable("It is away."),
@@ -317,9 +318,22 @@ def test_the_loop_goes_on_when_a_part_does_not_answer(service: Service, monkeypa
     stop.set()
     thread.join(5)
     assert not thread.is_alive()
-    assert any(one.failed for one in passes)
+    assert any(one.failed for one in watcher.passes)
+    assert {"cluster_unavailable", "bucket_unavailable", "unexpected"} <= set(watcher.codes)
     assert service.starts() == [("prepare", 1), ("reference", 1), ("proxy", 1)]
     assert service.store.acquire_lease("somebody else", 1, utc_now()) is not None  # it was given back
+
+
+class Counting(Watcher):
+    def __init__(self) -> None:
+        self.passes: list[Pass] = []
+        self.codes: list[str] = []
+
+    def passed(self, done: Pass) -> None:
+        self.passes.append(done)
+
+    def left(self, code: str) -> None:
+        self.codes.append(code)
 
 
 def once_in_two(function: Any, error: Exception) -> Any:

@@ -41,6 +41,7 @@
   "SOLFA_SHM_MB" (toString .Values.training.shmMb)
   "SOLFA_TRAINER_IMAGE" (include "solfa.image" (dict "root" . "image" .Values.images.trainer))
   "SOLFA_TRAINER_ENV" (toJson (merge (dict) .Values.training.environment $bucket))
+  "SOLFA_TRAINER_METRICS_PORT" (toString .Values.training.metricsPort)
   "SOLFA_TRAINER_SERVICE_ACCOUNT" (include "solfa.trainerServiceAccount" .)
 }}
 {{- with include "solfa.bucketClaim" . }}{{ $_ := set $plain "SOLFA_BUCKET_CLAIM" . }}{{ end }}

@@ -1,0 +1,146 @@
+"""What the leader sees of living experiments: kept from its passes, so that a scrape asks nobody."""
+
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import datetime
+
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from api.experiment import Experiment, Stage
+from api.metrics import EXPERIMENTS
+from api.stage_config import StageReport
+from api.stages import StagePhase
+from services.metrics.records import family
+
+Place = tuple[str, str]
+"""Experiment id and stage."""
+
+
+class FleetCollector(Collector):
+    """Told by the reconciler's thread, read by scrapes. `experiments` at most have series of their own, the oldest first, so that one that
+    has some keeps them; `dropped` is called once for each of the others."""
+
+    def __init__(self, experiments: int, dropped: Callable[[], None], clock: Callable[[], datetime]) -> None:
+        self._cap, self._dropped, self._clock = experiments, dropped, clock
+        self._lock = threading.Lock()
+        self._live: tuple[Experiment, ...] = ()
+        self._without: frozenset[str] = frozenset()
+        self._reports: dict[Place, StageReport] = {}
+        self._entered: dict[Place, tuple[StagePhase, datetime]] = {}
+
+    def sees(self, live: Sequence[Experiment]) -> None:
+        """Keep these, and forget what is no longer live."""
+        running = {(one.id, stage.name) for one in live for stage in one.stages if stage.phase is StagePhase.RUNNING}
+        without = frozenset(one.id for one in live[self._cap :])
+        ids = {one.id for one in live}
+        with self._lock:
+            for _ in without - self._without:
+                self._dropped()
+            self._live, self._without = tuple(live), without
+            self._reports = {place: report for place, report in self._reports.items() if place in running}
+            self._entered = {place: at for place, at in self._entered.items() if place[0] in ids}
+
+    def reported(self, experiment: Experiment, stage: Stage, report: StageReport) -> int:
+        """Elastic restarts since the last report."""
+        with self._lock:
+            last = self._reports.get((experiment.id, stage.name))
+            self._reports[experiment.id, stage.name] = report
+        seen = last.restarts if last and last.attempt == report.attempt else 0
+        return max(0, report.restarts - seen)
+
+    def moved(self, experiment: Experiment, stage: Stage, at: datetime) -> None:
+        with self._lock:
+            self._entered[experiment.id, stage.name] = (stage.phase, at)
+
+    def entered(self, experiment: Experiment, stage: Stage) -> datetime | None:
+        """When the stage was seen to enter its phase."""
+        with self._lock:
+            phase, at = self._entered.get((experiment.id, stage.name), (None, None))
+        return at if phase is stage.phase else None
+
+    def forget(self) -> None:
+        """Another replica leads."""
+        with self._lock:
+            self._live, self._without = (), frozenset()
+            self._reports.clear()
+            self._entered.clear()
+
+    def describe(self) -> Iterable[Metric]:
+        return []
+
+    def collect(self) -> Iterable[Metric]:
+        with self._lock:
+            live, reports, places = self._live, dict(self._reports), dict(self._entered)
+        now = self._clock()
+        families = {metric.name: family(metric.name) for metric in EXPERIMENTS}
+        oldest: dict[tuple[str, str], float] = {}
+        for number, experiment in enumerate(live):
+            for stage in experiment.stages:
+                if stage.phase.terminal:
+                    continue
+                phase, at = places.get((experiment.id, stage.name), (None, None))
+                since = at if at and phase is stage.phase else entered(experiment, stage)
+                age = max(0.0, (now - since).total_seconds())
+                key = (stage.plan.kind.value, stage.phase.value)
+                oldest[key] = max(age, oldest.get(key, 0.0))
+                if number < self._cap:
+                    _add_stage(families, experiment, stage, age)
+                    if report := reports.get((experiment.id, stage.name)):
+                        _add_report(families, (experiment.name, stage.name), report, now)
+        ages = family("solfa_stage_phase_age_seconds")
+        for key, age in sorted(oldest.items()):
+            ages.add_metric(list(key), age)
+        return [ages, *families.values()]
+
+
+def entered(experiment: Experiment, stage: Stage) -> datetime:
+    """When a stage came to be in its phase, as far as its record tells."""
+    attempt = stage.attempt
+    if attempt is None:
+        return experiment.created_at
+    match stage.phase:
+        case StagePhase.LAUNCHING:
+            return attempt.created_at
+        case StagePhase.QUEUED:
+            return attempt.launched_at or attempt.created_at
+        case StagePhase.RUNNING:
+            return attempt.started_at or attempt.launched_at or attempt.created_at
+        case StagePhase.CANCELLING:
+            return experiment.cancel_requested_at or attempt.created_at
+        case _:
+            return attempt.ended_at or attempt.created_at
+
+
+def _add_stage(families: Mapping[str, GaugeMetricFamily], experiment: Experiment, stage: Stage, age: float) -> None:
+    families["solfa_experiment_stage_phase_seconds"].add_metric([experiment.name, stage.name, stage.phase.value], age)
+    families["solfa_experiment_attempts"].add_metric([experiment.name, stage.name], len(stage.attempts))
+
+
+def _add_report(families: Mapping[str, GaugeMetricFamily], place: Place, report: StageReport, now: datetime) -> None:
+    """`place`: the experiment's name and the stage's."""
+    for name, value in (
+        ("report_age_seconds", max(0.0, (now - report.updated_at).total_seconds())),
+        ("step", report.step if report.unit == "steps" else None),
+        ("target_step", report.total if report.unit == "steps" else None),
+        ("tokens_per_second", report.tokens_per_second),
+        ("loss", report.loss),
+        ("gradient_norm", report.gradient_norm),
+        ("data_wait_ratio", report.data_wait_share),
+        ("mfu_ratio", report.mfu),
+        ("processes", report.world_size),
+    ):
+        if value is not None:
+            families[f"solfa_experiment_{name}"].add_metric([*place], value)
+    validated = report.evaluations[-1].evaluation.losses if report.evaluations else {}
+    for name, values in (
+        ("domain_weight_ratio", report.domain_weights.root if report.domain_weights else {}),
+        ("averaged_weight_ratio", report.averaged_weights.root if report.averaged_weights else {}),
+        ("reference_weight_ratio", report.reference_weights.root if report.reference_weights else {}),
+        ("excess_loss", report.excess_losses),
+        ("domain_loss", report.domain_losses),
+        ("validation_loss", validated),
+        ("epochs", report.epochs),
+    ):
+        for domain, number in values.items():
+            families[f"solfa_experiment_{name}"].add_metric([*place, domain], number)

@@ -1,0 +1,136 @@
+"""A real Prometheus over a real search, in which a program fails and the bucket goes away for a moment: every panel and alert has data."""
+
+import json
+import math
+import re
+import runpy
+import subprocess
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+import pytest
+
+from services.cli.connection import running
+from tests.e2e.prometheus import MISSING, PROMETHEUS, PROMTOOL, ROOT, Prometheus, prometheus
+from tests.e2e.search import search_mapping, write_search
+from tests.services.waiting import wait_for
+from tests.solfa import Solfa, kill
+
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(not (PROMETHEUS and PROMTOOL), reason=MISSING)]
+
+BOARDS = sorted((ROOT / "charts" / "solfa" / "files" / "dashboards").glob("*.json"))
+ALERTS = {alert.name: alert.expr for alert in runpy.run_path(str(ROOT / "charts" / "alerts.py"))["ALERTS"]}
+# What cannot come of one machine without a GPU whose database answers; that it may be empty is said nowhere else.
+EMPTY = {"Model FLOPs utilisation", "Database errors"}
+WINDOW = "30s"  # of rates: what happened once is then seen for so long
+
+
+@dataclass
+class Seen:
+    """What was left when the search had ended: Prometheus, still there, and when it all was."""
+
+    prometheus: Prometheus
+    scrape: str
+    """In the middle of the proxy."""
+    start: float
+    end: float
+
+
+@pytest.fixture(scope="module")
+def seen(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seen]:
+    folder = tmp_path_factory.mktemp("measured")
+    proxy = {**search_mapping()["training"]["proxy"], "steps": 400, "evaluate_every": 100, "save_every": 200}  # some seconds of reports
+    spec = write_search(folder, comparison={"mixtures": []}, training={"proxy": proxy})
+    solfa = Solfa(folder / "home", folder)
+    try:
+        solfa.up("--slots", "1")
+        url = running(solfa.home).url
+        with prometheus(folder, url.removeprefix("http://")) as server:
+            start = time.time()
+            solfa.run("submit", str(spec))
+            weights = "solfa_experiment_averaged_weight_ratio"
+            fail_once(solfa, server)
+            bucket_goes_away(solfa, server)
+            wait_for(lambda: server.value(f"count_over_time({weights}[1h]) > 2"), 100, 0.2)
+            scrape = httpx.get(f"{url}/metrics", trust_env=False).text
+            solfa.run("status", "search", "--watch")
+            wait_for(lambda: server.value("solfa_submit_to_weights_seconds_count == 1"))
+            wait_for(lambda: server.value('solfa_experiments{phase="succeeded"} == 1'))
+            settled = server.value("time()")[1]
+            wait_for(lambda: float(server.value("max(timestamp(solfa_leader))")[0]["value"][1]) > float(settled) + 3)
+            yield Seen(server, scrape, start, time.time())
+    finally:
+        solfa.end()
+
+
+def fail_once(solfa: Solfa, server: Prometheus) -> None:
+    """Kill the first stage's program in its first attempt."""
+    wait_for(lambda: solfa.processes("programs"), 120)
+    for pid in solfa.processes("programs"):
+        kill(pid)
+    wait_for(lambda: server.value("sum(solfa_retries_total) > 0"))
+
+
+def bucket_goes_away(solfa: Solfa, server: Prometheus) -> None:
+    """For as long as it takes to be seen."""
+    bucket, away = solfa.home / "bucket", solfa.home / "away"
+    bucket.rename(away)
+    try:
+        wait_for(lambda: server.value("sum(solfa_bucket_errors_total) > 0"))
+        wait_for(lambda: server.value("sum(solfa_reconcile_failures_total) > 0"))
+    finally:
+        away.rename(bucket)
+
+
+def test_promtool_finds_nothing_in_a_scrape(seen: Seen) -> None:
+    assert PROMTOOL
+    done = subprocess.run([PROMTOOL, "check", "metrics"], input=seen.scrape, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout + done.stderr) == (0, "")
+
+
+def panels() -> list[Any]:
+    found = []
+    for path in BOARDS:
+        for panel in json.loads(path.read_text())["panels"]:
+            for target in panel.get("targets", []):
+                found.append(pytest.param(panel, target, id=f"{path.stem}: {panel['title']} {target['refId']}"))
+    return found
+
+
+@pytest.mark.parametrize(("panel", "target"), panels())
+def test_a_panel_shows_something(seen: Seen, panel: dict[str, Any], target: dict[str, Any]) -> None:
+    chosen = {"job": ".+", "instance": ".+", "namespace": ".*", "experiment": "search", "__rate_interval": WINDOW, "__range": "1h"}
+    expr = re.sub(r"\$(\w+)", lambda name: chosen[name[1]], target["expr"])
+    found = seen.prometheus.range(expr, seen.start, seen.end)
+    values = [float(value) for series in found for _, value in series["values"]]
+    assert any(not math.isnan(value) for value in values) == (panel["title"] not in EMPTY), expr
+
+
+@pytest.mark.parametrize("name", ALERTS)
+def test_an_alert_looks_at_what_is_there(seen: Seen, name: str) -> None:
+    """Its expression is taken apart: each side of a comparison, as it stands, has data; whether it fires is shown elsewhere."""
+    for part in re.split(r" or | == | > ", ALERTS[name]):
+        if not re.fullmatch(r"[\d.]+", part):
+            assert seen.prometheus.range(part.removeprefix("1.3 * "), seen.start, seen.end), part
+    (rule,) = [rule for group in seen.prometheus.get("/rules")["groups"] for rule in group["rules"] if rule["name"] == name]
+    assert (rule["health"], rule.get("lastError", "")) == ("ok", "")
+
+
+def test_series_of_an_experiment_end_with_it(seen: Seen) -> None:
+    """What is left are counters and counts of records."""
+    assert seen.prometheus.range("solfa_experiment_step", seen.start, seen.end)
+    assert not seen.prometheus.value("solfa_experiment_step")
+    assert not seen.prometheus.value('{__name__=~"solfa_experiment_.*"}')
+    assert seen.prometheus.value('solfa_experiments{phase="succeeded"}')
+
+
+def test_weights_sum_to_one_and_domains_are_named(seen: Seen) -> None:
+    for metric in ("domain_weight_ratio", "averaged_weight_ratio", "reference_weight_ratio"):
+        (total,) = seen.prometheus.range(f"sum by (stage) (solfa_experiment_{metric})", seen.start, seen.end)
+        assert total["metric"] == {"stage": "proxy"}
+        assert all(float(value) == pytest.approx(1) for _, value in total["values"])
+        names = {series["metric"]["domain"] for series in seen.prometheus.range(f"solfa_experiment_{metric}", seen.start, seen.end)}
+        assert names == {"counting", "letters", "songs", "words"}
