@@ -8,13 +8,16 @@ from typing import Any
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from tests.services.running import Running, running
 
 CHROMIUM = shutil.which("chromium")
 WIDE, PHONE = {"width": 1360, "height": 900}, {"width": 390, "height": 844}
 Open = Callable[..., Page]
+LONGEST = 60_000  # milliseconds that anything is waited for: a limit for a machine that does other things too
+
+expect.set_options(timeout=LONGEST)
 
 
 @dataclass
@@ -54,7 +57,7 @@ def visit(browser: Browser, watch: Watch) -> Iterator[Open]:
         context = browser.new_context(**{"viewport": WIDE, "reduced_motion": "reduce", **chosen})
         contexts.append(context)
         page = context.new_page()
-        page.set_default_timeout(30_000)
+        page.set_default_timeout(LONGEST)
         watch.over(page)
         page.goto(url)
         return page
