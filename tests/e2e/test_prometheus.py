@@ -54,7 +54,7 @@ def seen(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seen]:
             weights = "solfa_experiment_averaged_weight_ratio"
             fail_once(solfa, server)
             bucket_goes_away(solfa, server)
-            wait_for(lambda: server.value(f"count_over_time({weights}[1h]) > 2"), 100, 0.2)
+            wait_for(lambda: server.value(f"count_over_time({weights}[1h]) > 2"), 300, 0.2)
             scrape = httpx.get(f"{url}/metrics", trust_env=False).text
             solfa.run("status", "search", "--watch")
             wait_for(lambda: server.value("solfa_submit_to_weights_seconds_count == 1"))
