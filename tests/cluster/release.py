@@ -31,7 +31,8 @@ class Release:
         self.namespace.helm("upgrade", "--install", NAME, str(CHART), *chosen, "--wait", "--timeout", "10m")
 
     def uninstall(self) -> None:
-        self.namespace.helm("uninstall", NAME, "--wait", "--ignore-not-found")
+        """Not with --wait: Helm would wait for a volume's claim, which waits for the pods that its last hook takes away."""
+        self.namespace.helm("uninstall", NAME, "--ignore-not-found")
 
     @contextmanager
     def client(self) -> Iterator[Client]:
