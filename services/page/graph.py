@@ -37,9 +37,8 @@ def graph(stages: list[StageView]) -> Graph:
     height = tallest * (HEIGHT + GAP_Y) - GAP_Y + 2 * EDGE
     nodes = {}
     for number, column in columns.items():
-        top = (height - len(column) * (HEIGHT + GAP_Y) + GAP_Y) // 2
-        for row, stage in enumerate(column):
-            nodes[stage.name] = Node(stage, EDGE + number * (WIDTH + GAP_X), top + row * (HEIGHT + GAP_Y))
+        for row, stage in enumerate(column):  # from the top: an edge that skips columns then has its row to itself more often than not
+            nodes[stage.name] = Node(stage, EDGE + number * (WIDTH + GAP_X), EDGE + row * (HEIGHT + GAP_Y))
     shortest = {stage.name: _direct(stage, stages) for stage in stages}
     edges = [_path(nodes[need], nodes[name]) for name, needs in shortest.items() for need in needs]
     return Graph(list(nodes.values()), edges, len(columns) * (WIDTH + GAP_X) - GAP_X + 2 * EDGE, height)

@@ -45,7 +45,7 @@ def test_a_cancelled_stage_keeps_its_last_lines_though_the_service_dies(house: H
         wait_for(lambda: not survivor.pods(), 120, every=0.5)
         with house.release.client() as client:
             lines = client.logs(survivor.id, "proxy").lines
-        assert any(line.startswith("[0]") and " step " in line for line in lines)  # up to the cancel
+        assert any(" step " in line for line in lines)  # all up to the cancel
 
 
 def test_an_app_that_belongs_to_no_record_is_swept_away(house: House) -> None:
