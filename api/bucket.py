@@ -159,7 +159,8 @@ class Bucket:
         raise AssertionError  # the count has no end
 
     def update(self, key: str, change: Callable[[bytes | None], bytes], tries: int = 10) -> None:
-        """Read, change and write back until no one else wrote in between."""
+        """Read, change and write back until no one else wrote in between. What `change` makes should be one writer's alone, such as by a
+        name in it: of two that write the same bytes, one whose answer was lost takes the other's for its own."""
         for _ in range(tries):
             blob = self.find(key)
             try:

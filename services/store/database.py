@@ -138,8 +138,8 @@ def migrate_engine(engine: Engine) -> None:
 def upgrade(connection: Connection, current: str | None) -> None:
     """Run the migrations after `current`."""
     from alembic import command  # noqa: PLC0415  # see migrate_engine
-    from alembic.config import Config  # noqa: PLC0415
-    from alembic.script import ScriptDirectory  # noqa: PLC0415
+    from alembic.config import Config  # noqa: PLC0415  # as above
+    from alembic.script import ScriptDirectory  # noqa: PLC0415  # as above
 
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))

@@ -10,7 +10,7 @@ import pytest
 from api import keys
 from api.exports import FORMATS
 from api.replay import replay
-from tests.cluster.kube import Namespace
+from tests.cluster.kube import Json, Namespace
 from tests.cluster.object_store import ObjectStore
 from tests.cluster.release import NAME, Release
 from tests.cluster.search import DOMAINS, STEPS, search_spec
@@ -57,7 +57,7 @@ def test_a_posted_spec_becomes_weights(release: Release, namespace: Namespace, o
     assert all(bucket.exists(keys.result(record.id, name)) for name in STAGES)
 
 
-def _running(namespace: Namespace, experiment: str) -> list[dict]:  # type: ignore[type-arg]
+def _running(namespace: Namespace, experiment: str) -> list[Json]:
     """The two pods of a stage, once both run."""
     pods = namespace.get("pods", f"{TRAINING},solfa.dev/experiment={experiment}")
     return pods if len(pods) == 2 and all(pod["status"]["phase"] == "Running" for pod in pods) else []

@@ -61,7 +61,7 @@ def test_a_launch_that_is_repeated_after_a_death_finds_the_first(
     deaths = 0
     while store.get(ID).phase not in ("succeeded", "failed"):
         cluster = KubernetesCluster(place)
-        cluster.launch = fragile(cluster.launch, {0, 2, 4}, passed)  # type: ignore[method-assign]
+        cluster.launch = fragile(cluster.launch, {0, 2, 4}, passed)  # type: ignore[method-assign]  # the fault itself
         reconciler = Reconciler(store, cluster, bucket, utc_now, Pace(interval=0.2, lease=0.5))
         try:
             wait_for(lambda each=reconciler, on=cluster: one_pass(each, on, store, namespace, jobs), 600, every=0.3)

@@ -81,14 +81,14 @@ def test_a_database_that_hangs_up_is_waited_for(tmp_path: Path) -> None:
     with running(tmp_path, database=url) as service, psycopg.connect(f"{server}/postgres", autocommit=True) as owner:
         service.submit("kept", {"seconds": 0.5}, comparison={"mixtures": []})
         service.until_stage("kept", "prepare", "running")
-        owner.execute(f"ALTER DATABASE {database} ALLOW_CONNECTIONS false")  # type: ignore[call-overload]
+        owner.execute(f"ALTER DATABASE {database} ALLOW_CONNECTIONS false")  # type: ignore[call-overload]  # a name cannot be a parameter
         owner.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", (database,))
         refused(service, "/readyz", "store_unavailable")
         for path in READS:
             refused(service, f"/v1/experiments{path}", "store_unavailable")
         assert problem(service.post(service.spec("later"), Idempotency_Key=uuid.uuid4().hex), 503, "store_unavailable")
         wait_for(lambda: "solfa_store_up 0.0" in service.http.get("/metrics").text)  # it counts at most every few seconds
-        owner.execute(f"ALTER DATABASE {database} ALLOW_CONNECTIONS true")  # type: ignore[call-overload]
+        owner.execute(f"ALTER DATABASE {database} ALLOW_CONNECTIONS true")  # type: ignore[call-overload]  # as above
         assert wait_for(lambda: service.http.get("/readyz").status_code == 200)
         assert service.until("kept")["phase"] == "succeeded"
         assert service.post(service.spec("later")).status_code == 202
