@@ -143,13 +143,12 @@ def test_a_lost_share_of_the_files_is_taken_over_and_nothing_else_is_done_again(
     whole.finish("prepare")
     units = keys.scratch_prefix("xtest", "prepare") + "units/books/"
     with agents(runner, "prepare") as (first, second):
-
-        def amid() -> list[int]:
-            return packers_of_shards(runner, [*workers_of(first.pid), *workers_of(second.pid)])
-
-        wait_for(lambda: [entry for entry in runner.bucket.list(units) if entry.key.endswith(".json")] and amid(), 200, every=0.05)
+        wait_for(lambda: "slow.jsonl" in (tmp_path / "agent1.log").read_text(), 200, every=0.01)
+        (worker,) = wait_for(lambda: packers_of_shards(runner, workers_of(second.pid)), 200, every=0.01)
+        os.kill(worker, signal.SIGSTOP)  # or it might be through before it is killed
+        wait_for(lambda: [entry for entry in runner.bucket.list(units) if entry.key.endswith(".json")], 200, every=0.05)
         if lost == "worker":
-            os.kill(amid()[0], signal.SIGKILL)
+            os.kill(worker, signal.SIGKILL)
         else:
             lose(second)
         assert first.wait(200) == 0, (tmp_path / "agent0.log").read_text()
