@@ -158,21 +158,6 @@ class Bucket:
                 return found.etag
         raise AssertionError  # the count has no end
 
-    def update(self, key: str, change: Callable[[bytes | None], bytes], tries: int = 10) -> None:
-        """Read, change and write back until no one else wrote in between. What `change` makes should be one writer's alone, such as by a
-        name in it: of two that write the same bytes, one whose answer was lost takes the other's for its own."""
-        for _ in range(tries):
-            blob = self.find(key)
-            try:
-                if blob is None:
-                    self.create(key, change(None))
-                else:
-                    self.replace(key, change(blob.data), blob.etag)
-                return
-            except (AlreadyExists, EtagMismatch):
-                continue
-        raise BucketUnavailable(f"{key} was changed {tries} times while it was being updated; try again.")
-
     def list(self, prefix: str) -> Iterator[Entry]:
         """Objects under `prefix` (which ends in a slash, or is empty), in no particular order."""
         with self._at(prefix):
