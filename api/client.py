@@ -16,6 +16,7 @@ from urllib.parse import quote
 import httpx
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
+from api.access import PROJECT_HEADER, IssuedToken, NewToken, TokenList, TokenView
 from api.errors import BadRequest, NotFound, NotReady, ServiceUnreachable, SolfaError
 from api.experiment import ExperimentPhase
 from api.plan import Plan
@@ -40,6 +41,7 @@ View = TypeVar("View", bound=BaseModel | list[StageView])
 TIMEOUT = httpx.Timeout(30.0, connect=5.0)
 STREAM_TIMEOUT = httpx.Timeout(60.0, connect=5.0)  # three heartbeats of the service
 WAIT_SLICE = 20.0  # seconds one request waits for weights; a longer wait is many of them
+TOKENS = "/v1/tokens"
 LAST_EVENT = "experiment_finished"
 ENDED = (ExperimentPhase.SUCCEEDED, ExperimentPhase.FAILED, ExperimentPhase.CANCELLED)
 PAUSE = 0.5  # seconds before asking again
@@ -65,10 +67,13 @@ class _History(BaseModel):
 class Client:
     """A context manager. Every method raises the SolfaError that the service answered with, or ServiceUnreachable."""
 
-    def __init__(self, url: str, transport: httpx.BaseTransport | None = None) -> None:
+    def __init__(self, url: str, transport: httpx.BaseTransport | None = None, token: str = "", project: str = "") -> None:
+        """`token`: where the service asks for one. `project`: for who may see every one, the one that is meant."""
         self.url = url
+        said = {"Authorization": f"Bearer {token}" if token else "", PROJECT_HEADER: project}
+        headers = {name: value for name, value in said.items() if value}
         try:
-            self._http = httpx.Client(base_url=url, timeout=TIMEOUT, transport=transport, trust_env=False)
+            self._http = httpx.Client(base_url=url, timeout=TIMEOUT, transport=transport, trust_env=False, headers=headers)
         except httpx.InvalidURL as error:
             raise BadRequest(f"{url} is no address of a service ({error}); give one such as http://127.0.0.1:8700.") from error
 
@@ -191,6 +196,20 @@ class Client:
         """The experiment's page as one HTML file that opens anywhere."""
         return self._send("GET", _path(experiment, "report")).text
 
+    def create_token(self, asked: NewToken) -> IssuedToken:
+        """With its secret, which is never told again."""
+        content = asked.model_dump_json()
+        return _understood(
+            IssuedToken, self._request("POST", TOKENS, content=content, headers={"Content-Type": "application/json"}).content
+        )
+
+    def tokens(self) -> list[TokenView]:
+        """Newest first, those that have ended too."""
+        return _understood(TokenList, self._request("GET", TOKENS).content).tokens
+
+    def revoke_token(self, token_id: str) -> TokenView:
+        return _understood(TokenView, self._request("DELETE", f"{TOKENS}{_path(token_id)}").content)
+
     def data(self, experiment: str) -> DataView:
         """The prepared domains. Raises NotReady while they are not there."""
         return self._read(DataView, _path(experiment, "data"))
@@ -223,8 +242,11 @@ class Client:
         return _understood(view, self._send("GET", path, params=params or {}).content)
 
     def _send(self, method: str, path: str, **request: Any) -> httpx.Response:
+        return self._request(method, f"/v1/experiments{path}", **request)
+
+    def _request(self, method: str, path: str, **request: Any) -> httpx.Response:
         try:
-            response = self._http.request(method, f"/v1/experiments{path}", **request)
+            response = self._http.request(method, path, **request)
         except httpx.HTTPError as error:
             raise self._unreachable(error) from error
         _check(response)

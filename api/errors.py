@@ -7,6 +7,8 @@ SolfaError
 │   ├── NameTaken                name_taken              409
 │   ├── IdempotencyMismatch      idempotency_mismatch    422  same key, other body
 │   └── StaleVersion             stale_version           412  the record moved on (compare-and-swap lost)
+├── Unauthorized                 unauthorized            401  no token, or one that is not valid
+├── Forbidden                    forbidden               403  a token that may not do this, or a request from another site
 ├── NotReady                     not_ready               409  a result that is not there yet, and why
 ├── BadRequest                   bad_request             400
 │   ├── UnsupportedMediaType     unsupported_media_type  415
@@ -74,6 +76,14 @@ class IdempotencyMismatch(Conflict):
 
 class StaleVersion(Conflict):
     code, status = "stale_version", 412
+
+
+class Unauthorized(SolfaError):
+    code, status = "unauthorized", 401
+
+
+class Forbidden(SolfaError):
+    code, status = "forbidden", 403
 
 
 class NotReady(SolfaError):

@@ -5,6 +5,7 @@ from enum import StrEnum
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from api.access import DEFAULT_PROJECT
 from api.plan import PlannedStage
 from api.stages import StagePhase, StageReason
 
@@ -91,6 +92,8 @@ class Experiment(Record):
     id: str
     """`x` and 10 of [a-z2-7]; unique for ever, where a name may be used again after a delete."""
     name: str
+    project: str = DEFAULT_PROJECT
+    """Within which names are unique, and results are adopted."""
     spec_text: str
     """The spec as it was posted, verbatim."""
     spec_sha256: str

@@ -5,6 +5,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from api.access import DEFAULT_PROJECT
 from api.domains import DomainWeights
 from api.experiment import Attempt, ExperimentPhase
 from api.plan import Plan
@@ -68,6 +69,7 @@ class StageView(View):
 class ExperimentView(View):
     id: str
     name: str
+    project: str = DEFAULT_PROJECT
     phase: ExperimentPhase
     spec_sha256: str
     created_at: datetime
@@ -80,6 +82,7 @@ class ExperimentView(View):
 class ExperimentSummary(View):
     id: str
     name: str
+    project: str = DEFAULT_PROJECT
     phase: ExperimentPhase
     created_at: datetime
     stages: dict[StagePhase, int]

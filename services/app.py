@@ -5,37 +5,50 @@ from datetime import UTC, datetime
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
+from pydantic import BaseModel
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from api.access import NewToken
 from api.bucket import Bucket
 from api.spec import ExperimentSpec
 from api.views import StageChange
 from services import problems
+from services.access.gate import Gate
+from services.access.tokens import Tokens
 from services.experiments import Experiments
 from services.histories import Histories
 from services.launch.cluster import Cluster
 from services.logs import LogKeeper
 from services.metrics import VERSION, Metrics
 from services.page import routes as page
-from services.routes import events, experiments, health, report, stages, weights
+from services.page import sign_in
+from services.routes import events, experiments, health, report, stages, tokens, weights
 from services.routes.context import Context
 from services.settings import Settings
 from services.store import ExperimentStore
+
+ROUTERS = (experiments, stages, weights, report, events, tokens, health, sign_in, page)
 
 
 def create_app(settings: Settings, store: ExperimentStore, bucket: Bucket, cluster: Cluster, metrics: Metrics | None = None) -> FastAPI:
     """The service over the given ports; it starts nothing by itself. `app.state.context` holds what the routes use."""
     metrics = metrics or Metrics(store, settings.metrics_experiments)
     app = FastAPI(title="Solfa", version=VERSION, description=__doc__, docs_url=None, redoc_url=None)
-    use_cases, logs = Experiments(settings, store, bucket, cluster, lambda: datetime.now(UTC)), LogKeeper(cluster, bucket)
-    app.state.context = Context(settings, store, bucket, cluster, logs, use_cases, metrics, Histories())
+    use_cases, logs = Experiments(settings, store, bucket, cluster, utc_now), LogKeeper(cluster, bucket)
+    issued = Tokens(store, settings.admin_token.get_secret_value(), utc_now)
+    app.state.context = Context(settings, store, bucket, cluster, logs, use_cases, metrics, Histories(), issued)
     problems.install(app)
-    for module in (experiments, stages, weights, report, events, health, page):
+    for module in ROUTERS:
         app.include_router(module.router)
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]  # FastAPI's documented way to extend the document
 
+    app.add_middleware(Gate, tokens=issued if settings.guarded else None, on_loopback=settings.on_loopback, clock=utc_now)
     app.add_middleware(Timed, metrics=metrics)
     return app
+
+
+def utc_now() -> datetime:
+    return datetime.now(UTC)
 
 
 class Timed:
@@ -63,6 +76,13 @@ class Timed:
             self._metrics.saw_request((scope["method"], route, status), seconds or time.perf_counter() - began)
 
 
+def _schema(model: type[BaseModel]) -> dict[str, object]:
+    """Of a model whose definitions other routes have put into the document."""
+    schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
+    schema.pop("$defs", None)
+    return schema
+
+
 def _openapi(app: FastAPI) -> dict[str, object]:
     """The document with what routes name only by reference: the problems, and bodies, which no route has parsed for it."""
     if app.openapi_schema is None:
@@ -74,7 +94,9 @@ def _openapi(app: FastAPI) -> dict[str, object]:
         )
         problems.describe(document)
         spec = ExperimentSpec.model_json_schema(ref_template="#/components/schemas/{model}")
-        change = StageChange.model_json_schema()
-        document["components"]["schemas"] |= {**spec.pop("$defs"), "ExperimentSpec": spec, "StageChange": change}
+        bodies = {"ExperimentSpec": spec, "StageChange": StageChange.model_json_schema(), "NewToken": _schema(NewToken)}
+        document["components"]["schemas"] |= {**spec.pop("$defs"), **bodies}
+        document["components"]["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
+        document["security"] = [{"token": []}, {}]  # {}: where the service asks for none
         app.openapi_schema = document
     return app.openapi_schema

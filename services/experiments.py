@@ -17,6 +17,7 @@ from api.spec import ExperimentSpec, Replicas, parse_spec
 from api.stage_config import StageConfig, StageReport
 from api.stages import StagePhase, StageReason
 from api.views import ExperimentList, ExperimentSummary, ExperimentView, FailureView, StageView, Validated
+from services.access.principal import LOCAL, Principal
 from services.failures import failure_of
 from services.inputs import spec_of
 from services.launch.cluster import Cluster, LaunchRequest
@@ -38,6 +39,13 @@ class Experiments:
         self._logs = LogKeeper(cluster, bucket)
         self.on_change: Callable[[], None] = lambda: None
         """Called after a write, so that the reconciler looks at once."""
+        self._by = LOCAL
+
+    def of(self, principal: Principal) -> "Experiments":
+        """The same, asked by `principal`: within what they may see."""
+        bound = Experiments(self._settings, self._store.within(principal.project), self._bucket, self._cluster, self._clock)
+        bound._by, bound.on_change = principal, self.on_change
+        return bound
 
     def submit(self, text: str, idempotency_key: str | None = None) -> Experiment:
         """Store a new experiment. Raises SpecError with every problem, NameTaken, IdempotencyMismatch.
@@ -45,7 +53,7 @@ class Experiments:
         A repetition is answered with what the first request made, whatever has become of the sources or the experiment since.
         """
         sha256 = _sha256(text)
-        idempotent = Idempotent(idempotency_key, sha256) if idempotency_key else None
+        idempotent = Idempotent(_sha256(f"{self._by.own_project} {idempotency_key}"), sha256) if idempotency_key else None
         if idempotent and (made := self._store.repeated(idempotent)):
             return made
         spec = self._parsed(text)
@@ -54,6 +62,7 @@ class Experiments:
         experiment = Experiment(
             id="x" + "".join(secrets.choice(ID_LETTERS) for _ in range(10)),
             name=spec.name,
+            project=self._by.own_project,
             spec_text=text,
             spec_sha256=sha256,
             created_at=self._clock(),
@@ -97,7 +106,11 @@ class Experiments:
         return Validated(name=spec.name, spec_sha256=sha256, plan=plan, launches=launches)
 
     def get(self, name_or_id: str) -> Experiment:
-        return self._store.get(name_or_id)
+        """Raises NotFound, also for what the principal may not see."""
+        found = self._store.get(name_or_id)
+        if self._by.experiment_id not in (None, found.id):
+            raise NotFound(f"There is no experiment {name_or_id}.")
+        return found
 
     def page(self, limit: int, cursor: str | None, phase: ExperimentPhase | None, name_prefix: str | None) -> ExperimentList:
         page = self._store.page(limit, cursor, phase, name_prefix)
@@ -191,7 +204,7 @@ class Experiments:
     def view(self, experiment: Experiment) -> ExperimentView:
         """The record as a reader wants it; without reports, so that its version is its ETag."""
         return ExperimentView(
-            **experiment.model_dump(include={"id", "name", "spec_sha256", "created_at", "cancel_requested_at", "version"}),
+            **experiment.model_dump(include={"id", "name", "project", "spec_sha256", "created_at", "cancel_requested_at", "version"}),
             phase=experiment.phase,
             stages=[stage_view(stage) for stage in experiment.stages],
         )
@@ -283,9 +296,8 @@ def stage_view(stage: Stage, report: StageReport | None = None, failure: Failure
 
 def _summary(experiment: Experiment) -> ExperimentSummary:
     counts = Counter(stage.phase for stage in experiment.stages)
-    return ExperimentSummary(
-        id=experiment.id, name=experiment.name, phase=experiment.phase, created_at=experiment.created_at, stages=dict(counts)
-    )
+    named = experiment.model_dump(include={"id", "name", "project", "created_at"})
+    return ExperimentSummary(**named, phase=experiment.phase, stages=dict(counts))
 
 
 def _sha256(text: str) -> str:

@@ -87,7 +87,7 @@ class Observer:
     def _adopted(self, experiment: Experiment, stage: Stage) -> StandIn | None:
         if stage.digest is None or spec_of(experiment).adopt == "never":
             return None
-        found = self._store.find_result(stage.digest)
+        found = self._store.within(experiment.project).find_result(stage.digest)
         if found is None or not self._bucket.exists(found[1]):
             return None
         donor, key = found

@@ -77,6 +77,8 @@ def found_in(errors: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 EXAMPLES: dict[int, tuple[str, str]] = {  # what each status stands for: a code, and a sentence as a person reads it
     400: ("bad_request", "The cursor is not one that a listing returned; start again without it."),
+    401: ("unauthorized", "This service asks for a token: send `Authorization: Bearer TOKEN`, or set SOLFA_TOKEN for `solfa`."),
+    403: ("forbidden", "The token nightly may read; this needs one of scope submit."),
     404: ("not_found", "There is no experiment demo."),
     409: ("conflict", "demo has succeeded; there is nothing to cancel."),
     412: ("stale_version", "demo is at version 7, not 6; read it again and decide anew."),
@@ -92,7 +94,7 @@ EXAMPLES: dict[int, tuple[str, str]] = {  # what each status stands for: a code,
 
 def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """What OpenAPI says of a route's failures; `describe` has the rest."""
-    return {status: {"description": EXAMPLES[status][1]} for status in (*statuses, 500, 503)}
+    return {status: {"description": EXAMPLES[status][1]} for status in (*statuses, 401, 403, 500, 503)}
 
 
 def describe(document: dict[str, Any]) -> None:

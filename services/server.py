@@ -12,7 +12,7 @@ from types import FrameType
 import uvicorn
 
 from api.bucket import Bucket, open_bucket
-from api.errors import Conflict
+from api.errors import BadRequest, Conflict
 from services.app import create_app
 from services.launch.cluster import Cluster
 from services.launch.local import LocalCluster
@@ -65,6 +65,7 @@ class Service:
     def _ready(self, on_ready: Callable[[str], None], url: str) -> None:
         gc.freeze()  # what a start has made stays; a collector that was off until now need not look at it
         gc.enable()
+        log.info("listening on %s. %s", url, self.settings.who_may)
         on_ready(url)
 
     def reconcile_until_signalled(self) -> None:
@@ -106,7 +107,14 @@ def open_service(settings: Settings) -> Iterator[Service]:
         stack.callback(store.close)
         cluster = open_cluster(settings, bucket.url)
         stack.callback(cluster.close)
-        yield Service(settings, store, bucket, cluster)
+        service = Service(settings, store, bucket, cluster)
+        if settings.guarded and settings.reconcile and not service.app.state.context.tokens.is_anybody():
+            raise BadRequest(
+                f"Nobody could use the service: on {settings.host} it asks for a token, and there is none. Make the first with "
+                "`solfa token create NAME --scope admin --offline`, or name one in SOLFA_ADMIN_TOKEN; or let everybody who reaches it do "
+                "everything with SOLFA_ACCESS=open."
+            )
+        yield service
 
 
 def open_cluster(settings: Settings, bucket_url: str) -> Cluster:

@@ -7,14 +7,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError, model_validator
 
 from api.errors import BadRequest
 from api.spec.compute import RESOURCE_PATTERN
+from services.access.origin import is_loopback
 
 PREFIX = "SOLFA_"
 PASSED_ON = ("PATH", "HOME", "USER", "LOGNAME", "LANG", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", "CUDA_HOME")
 PASSED_ON_PREFIXES = ("LC_", "AWS_", "HF_", "NCCL_", "GLOO_", "TORCH_", "TORCHINDUCTOR_", "TRITON_", "SSL_CERT_", "COVERAGE_")
+ADMIN_TOKEN_LETTERS = 20
 POD_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 
 
@@ -44,10 +46,18 @@ class Settings(BaseModel):
     """The folder of the embedded defaults: database, bucket, running apps."""
     url: str = ""
     """Where commands find the service; empty: where `solfa up` wrote it down in `home`."""
+    token: SecretStr = SecretStr("")
+    """What commands show a service that asks for a token; never an option, which a list of processes would show."""
+    project: str = ""
+    """Whose experiments commands mean; empty: those of the token's project, or of every one."""
     host: str = Field(default="127.0.0.1", min_length=1)
     """Address to listen on."""
     port: int = Field(default=8700, ge=0, le=65535)
     """0: any free one."""
+    access: Literal["auto", "required", "open"] = "auto"
+    """Whether a token is asked for: `auto` on every address but this machine's own; `open` lets everybody do everything."""
+    admin_token: SecretStr = SecretStr("")
+    """The administrator's, of every project: a way in before any token was issued, 20 letters or more."""
     database_url: str = ""
     """`sqlite:///path` or `postgresql+psycopg://user@host/name`; empty: SQLite in `home`."""
     bucket_url: str = ""
@@ -99,6 +109,8 @@ class Settings(BaseModel):
 
     @model_validator(mode="after")
     def _check_cluster(self) -> Self:
+        if 0 < len(self.admin_token.get_secret_value()) < ADMIN_TOKEN_LETTERS:
+            raise ValueError(f"SOLFA_ADMIN_TOKEN has fewer than {ADMIN_TOKEN_LETTERS} letters")
         if self.cluster == "kubernetes" and not self.trainer_image:
             raise ValueError("SOLFA_CLUSTER=kubernetes needs SOLFA_TRAINER_IMAGE")
         if self.bucket_claim and not re.fullmatch(r"file:///[^/].*/[^/]+", self.bucket_url):
@@ -124,6 +136,24 @@ class Settings(BaseModel):
             reason = error.strerror
         if reason:
             raise BadRequest(f"The home {self.home.absolute()} cannot be used: {reason}; choose another with SOLFA_HOME or --home.")
+
+    @property
+    def on_loopback(self) -> bool:
+        return is_loopback(self.host)
+
+    @property
+    def guarded(self) -> bool:
+        """Whether tokens are asked for."""
+        return self.access == "required" or (self.access == "auto" and not self.on_loopback)
+
+    @property
+    def who_may(self) -> str:
+        """A sentence for who starts it."""
+        if self.guarded:
+            return "It asks for a token: `solfa token create NAME --offline` makes one, SOLFA_TOKEN brings it."
+        if self.on_loopback:
+            return "It asks for no token, since only this machine reaches it."
+        return "EVERYBODY WHO REACHES IT MAY DO EVERYTHING: SOLFA_ACCESS=open was said."
 
     @property
     def database(self) -> str:

@@ -45,10 +45,11 @@ def connect(url: str | None, home: Path | None) -> "Client":
     from api.client import Client  # noqa: PLC0415  # a tenth of a second that `up` need not wait
 
     settings = Settings.from_environment(home=home, url=url)
-    if settings.url:
-        return Client(settings.url)
-    found = running(settings.home)
-    return Client(found.url if found else f"http://{settings.host}:{settings.port}")
+    address = settings.url
+    if not address:
+        found = running(settings.home)
+        address = found.url if found else f"http://{settings.host}:{settings.port}"
+    return Client(address, token=settings.token.get_secret_value(), project=settings.project)
 
 
 def options(url: str | None, home: Path | None) -> str:

@@ -9,6 +9,7 @@ from services.cli.exits import TABLE, Exit, exit_code
 from services.cli.experiments import cancel, delete, events, list_experiments, logs, plan, resize, retry, status, submit, validate
 from services.cli.results import compare, data, replay, report, weights
 from services.cli.screen import print_error
+from services.cli.tokens import tokens_app
 from services.cli.up import down, up
 
 HELP = """Finds the data mixture a language model should be pretrained on (DoReMi).
@@ -25,6 +26,7 @@ app = typer.Typer(help=HELP, epilog=TABLE, no_args_is_help=True)
 for _subject, _commands in SUBJECTS.items():
     for _command in _commands:
         app.command(_command.__name__.partition("_")[0], rich_help_panel=_subject)(_command)
+app.add_typer(tokens_app, name="token", rich_help_panel="Who may do what")
 
 
 def main() -> None:

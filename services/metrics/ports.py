@@ -12,7 +12,7 @@ from api.errors import AlreadyExists, BadRequest, Conflict, EtagMismatch, KeyMis
 T = TypeVar("T")
 # Method to the operation's name.
 BUCKET_OPERATIONS = {"find": "get"} | {
-    name: name for name in ("get", "exists", "put", "create", "replace", "update", "list", "delete", "delete_prefix", "upload", "download")
+    name: name for name in ("get", "exists", "put", "create", "replace", "list", "delete", "delete_prefix", "upload", "download")
 }
 STORE_OPERATIONS = {
     name: name
@@ -33,6 +33,10 @@ def timed(port: T, operations: Mapping[str, str], seconds: Histogram, errors: Co
 class _Timed:
     def __init__(self, port: object, operations: Mapping[str, str], seconds: Histogram, errors: Counter) -> None:
         self._port, self._operations, self._seconds, self._errors = port, operations, seconds, errors
+
+    def within(self, *arguments: Any) -> "_Timed":
+        """A store narrowed to a project is measured as the whole is."""
+        return _Timed(cast(Any, self._port).within(*arguments), self._operations, self._seconds, self._errors)
 
     def __getattr__(self, name: str) -> Any:
         found = getattr(self._port, name)

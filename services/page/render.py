@@ -8,10 +8,12 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from api.access import Scope
 from api.errors import DataError
 from api.exports import FORMATS
 from api.stages import StagePhase
 from api.views import ExperimentList, StageView
+from services.access.principal import LOCAL, Principal
 from services.compared import sentences
 from services.histories import History
 from services.page import figures, policy, tables
@@ -32,14 +34,19 @@ MARKS = {  # beside each phase's word: told apart without colour
 PHASES = ("pending", "running", "cancelling", "succeeded", "failed", "cancelled")
 
 
-def listing(page: ExperimentList, query: dict[str, str | None]) -> str:
+def listing(page: ExperimentList, query: dict[str, str | None], who: Principal) -> str:
     """The page of experiments; `query` holds what was asked for: phase, name_prefix, cursor."""
-    return _page("list.html", page=page, query=query, phases=PHASES, scripts=["page.js"])
+    return _page("list.html", page=page, query=query, phases=PHASES, scripts=["page.js"], who=who)
 
 
-def experiment(found: Snapshot) -> str:
+def experiment(found: Snapshot, who: Principal) -> str:
     """The page of one experiment."""
-    return _page("experiment.html", scripts=SCRIPTS, as_file=False, **_seen(found))
+    return _page("experiment.html", scripts=SCRIPTS, as_file=False, who=who, **_seen(found))
+
+
+def sign_in(next_page: str, problem: str) -> str:
+    """The form for a token; `next_page` is where it leads, `problem` what was wrong with the last one."""
+    return _page("sign_in.html", next_page=next_page, problem=problem, scripts=[])
 
 
 def report(found: Snapshot) -> str:
@@ -53,7 +60,7 @@ def failure(status: int, sentence: str) -> str:
 
 
 def _page(template: str, **values: Any) -> str:
-    return ENVIRONMENT.get_template(template).render({"as_file": False, "styles": STYLES, **values})
+    return ENVIRONMENT.get_template(template).render({"as_file": False, "styles": STYLES, "who": LOCAL, **values})
 
 
 def _seen(found: Snapshot) -> dict[str, Any]:
@@ -144,4 +151,6 @@ ENVIRONMENT.globals |= {
     "node_width": WIDTH,
     "node_height": HEIGHT,
 }
+ENVIRONMENT.tests["signed_in"] = lambda who: who is not LOCAL
+ENVIRONMENT.tests["able_to_change"] = lambda who: who.scope.covers(Scope.SUBMIT)
 ENVIRONMENT.tests["missing"] = lambda found: isinstance(found, Missing)

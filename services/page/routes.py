@@ -30,7 +30,7 @@ Cursor = Annotated[str | None, Query(max_length=200)]
 @router.get("/")
 def listing(service: Service, phase: Phase = None, name_prefix: Prefix = None, cursor: Cursor = None) -> Response:
     query = {"phase": phase or None, "name_prefix": name_prefix or None, "cursor": cursor or None}
-    return _html(lambda: render.listing(_listed(service, query), query))
+    return _html(lambda: render.listing(_listed(service, query), query, service.principal))
 
 
 @router.get("/live")
@@ -41,7 +41,7 @@ async def listing_stream(service: Service, phase: Phase = None, name_prefix: Pre
 
 @router.get("/experiments/{experiment}")
 def experiment(service: Service, experiment: ExperimentRef) -> Response:
-    return _html(lambda: render.experiment(snapshot(service, service.experiments.get(experiment), with_logs=False)))
+    return _html(lambda: render.experiment(snapshot(service, service.experiments.get(experiment), with_logs=False), service.principal))
 
 
 @router.get("/experiments/{experiment}/live")

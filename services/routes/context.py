@@ -1,11 +1,14 @@
 """What every route is given: the use cases and ports of the running service."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
 from fastapi import Depends, Header, Path, Request
 
 from api.bucket import Bucket
+from services.access.principal import LOCAL, Principal
+from services.access.rights import needed
+from services.access.tokens import Tokens
 from services.experiments import Experiments
 from services.histories import Histories
 from services.launch.cluster import Cluster
@@ -25,14 +28,31 @@ class Context:
     experiments: Experiments
     metrics: Metrics
     histories: Histories
+    tokens: Tokens
+    principal: Principal = LOCAL
+    """Who asks; ports and use cases are within what they may see."""
+
+    def of(self, principal: Principal) -> "Context":
+        """The same for one request."""
+        return replace(self, principal=principal, store=self.store.within(principal.project), experiments=self.experiments.of(principal))
 
 
-def _context(request: Request) -> Context:
+def _unbound(request: Request) -> Context:
     context: Context = request.app.state.context
     return context
 
 
+def _context(request: Request) -> Context:
+    """Raises Forbidden where the token's scope does not cover the operation."""
+    principal: Principal = request.state.principal
+    route = request.scope["route"]
+    principal.check(needed(request.method, route.operation_id or route.name))
+    return _unbound(request).of(principal)
+
+
 Service = Annotated[Context, Depends(_context)]
+Unbound = Annotated[Context, Depends(_unbound)]
+"""For what answers without a token."""
 ExperimentRef = Annotated[str, Path(alias="experiment", description="An experiment's name or id.", max_length=100, examples=["demo"])]
 StageRef = Annotated[str, Path(alias="stage", description="A stage's name.", max_length=100, examples=["proxy"])]
 IfNoneMatch = Annotated[str | None, Header(alias="If-None-Match", description="ETags already held; 304 when one is current.")]

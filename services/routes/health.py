@@ -4,8 +4,9 @@ from fastapi import APIRouter, Response
 from fastapi.responses import PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
+from api.errors import Forbidden
 from services.problems import documented
-from services.routes.context import Service
+from services.routes.context import Service, Unbound
 
 router = APIRouter(tags=["health"])
 
@@ -29,7 +30,7 @@ def healthz() -> str:
     response_class=PlainTextResponse,
     responses=documented(502),
 )
-def readyz(service: Service) -> str:
+def readyz(service: Unbound) -> str:
     service.store.ping()
     service.bucket.exists("readyz")
     return "ready"
@@ -41,6 +42,9 @@ def readyz(service: Service) -> str:
     summary="Prometheus metrics",
     response_description="The text format.",
     response_class=PlainTextResponse,
+    responses=documented(),
 )
 def metrics(service: Service) -> Response:
+    if service.principal.project is not None:
+        raise Forbidden("Metrics are of every project; a token of one project does not read them.")
     return Response(generate_latest(service.metrics.registry), media_type=CONTENT_TYPE_LATEST)

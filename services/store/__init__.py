@@ -1,10 +1,10 @@
 """The store: the only module that speaks SQL."""
 
 from services.store.database import migrate_engine, open_engine
-from services.store.port import Event, ExperimentStore, Idempotent, Lease, NewEvent, Page
+from services.store.port import Event, ExperimentStore, Idempotent, Lease, NewEvent, Page, TokenRow, TokenStore
 from services.store.sql import SqlStore
 
-__all__ = ["Event", "ExperimentStore", "Idempotent", "Lease", "NewEvent", "Page", "migrate", "open_store"]
+__all__ = ["Event", "ExperimentStore", "Idempotent", "Lease", "NewEvent", "Page", "TokenRow", "TokenStore", "migrate", "open_store"]
 
 
 def open_store(url: str) -> ExperimentStore:

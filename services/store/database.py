@@ -124,7 +124,7 @@ def migrate_engine(engine: Engine) -> None:
     """
     if revision(engine) == HEAD:
         return
-    with writing(engine) as connection:
+    with rebuilding(engine) as connection:
         advisory_lock(connection, LOCK_MIGRATION)
         current = _revision(connection)
         if current is None:
@@ -133,6 +133,25 @@ def migrate_engine(engine: Engine) -> None:
             connection.execute(text("INSERT INTO alembic_version VALUES (:head)"), {"head": HEAD})
         elif current != HEAD:
             upgrade(connection, current)
+
+
+@contextmanager
+def rebuilding(engine: Engine) -> Iterator[Connection]:
+    """As `writing`, for changes of tables: SQLite makes such a table anew and drops the old one, and what belongs to its rows must stay."""
+    if engine.dialect.name != "sqlite":
+        with writing(engine) as connection:
+            yield connection
+        return
+    with translated(), engine.connect().execution_options(write=True) as connection:
+        driver: Any = connection.connection.driver_connection
+        driver.execute("PRAGMA foreign_keys=OFF")  # it is heard outside of a transaction only
+        try:
+            with connection.begin():
+                yield connection
+                if broken := connection.exec_driver_sql("PRAGMA foreign_key_check").fetchall():
+                    raise StoreError(f"The migration would have left {len(broken)} rows without what they belong to; it was undone.")
+        finally:
+            driver.execute("PRAGMA foreign_keys=ON")
 
 
 def upgrade(connection: Connection, current: str | None) -> None:

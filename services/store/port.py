@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol
 
+from api.access import TokenView
 from api.experiment import Experiment, ExperimentPhase
 
 
@@ -55,8 +56,39 @@ class Lease:
     expires_at: datetime
 
 
+@dataclass(frozen=True)
+class TokenRow:
+    """A token as it is kept: the hash of its secret, and what it is good for."""
+
+    sha256: str
+    view: TokenView
+
+
+class TokenStore(Protocol):
+    """Raises StoreUnavailable."""
+
+    def add(self, row: TokenRow) -> None: ...
+
+    def find(self, sha256: str) -> TokenRow | None:
+        """By the hash of its secret, whatever has become of it."""
+
+    def all(self, project: str | None) -> list[TokenView]:
+        """Of a project, or of every one, newest first."""
+
+    def revoke(self, token_id: str, project: str | None, at: datetime) -> TokenView:
+        """A second time is harmless. Raises NotFound."""
+
+    def used(self, token_id: str, at: datetime) -> None: ...
+
+
 class ExperimentStore(Protocol):
     """Raises StoreUnavailable (locked, restarting), StoreTooNew; NotFound where a record is named that is not there."""
+
+    @property
+    def tokens(self) -> TokenStore: ...
+
+    def within(self, project: str | None) -> "ExperimentStore":
+        """The same store, to which experiments of other projects are as if they did not exist; None: every project's are there."""
 
     def create(self, experiment: Experiment, idempotent: Idempotent | None, at: datetime) -> Experiment:
         """Store a new record with its `experiment_created` event and idempotency key, in one transaction.
@@ -68,7 +100,8 @@ class ExperimentStore(Protocol):
     def repeated(self, idempotent: Idempotent) -> Experiment | None:
         """The record as the first request with this key made it; None: this is the first. Raises IdempotencyMismatch."""
 
-    def get(self, name_or_id: str) -> Experiment: ...
+    def get(self, name_or_id: str) -> Experiment:
+        """Raises BadRequest for a name that several projects have, where this store sees them all."""
 
     def page(self, limit: int, cursor: str | None = None, phase: ExperimentPhase | None = None, name_prefix: str | None = None) -> Page: ...
 

@@ -27,6 +27,7 @@ def experiment_row(experiment: Experiment) -> dict[str, Any]:
     return {
         "id": experiment.id,
         "name": experiment.name,
+        "project": experiment.project,
         "phase": experiment.phase.value,
         "version": experiment.version,
         "created_at": to_micros(experiment.created_at),
@@ -76,6 +77,7 @@ def to_experiment(row: Row[Any], stage_records: Iterable[str], attempt_records: 
     return Experiment(
         id=row.id,
         name=row.name,
+        project=row.project,
         spec_text=row.spec_text,
         spec_sha256=row.spec_sha256,
         created_at=from_micros(row.created_at),

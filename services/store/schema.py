@@ -6,7 +6,9 @@ in one place (`services.store.rows`) at each write. Times are microseconds since
 
 from sqlalchemy import BigInteger, Column, ForeignKey, Index, Integer, MetaData, String, Table, Text, UniqueConstraint
 
-HEAD = "0001"
+from api.access import DEFAULT_PROJECT
+
+HEAD = "0002"
 """The newest migration, so that opening an up-to-date database need not load Alembic."""
 
 metadata = MetaData()
@@ -27,7 +29,8 @@ experiments = Table(
     Column("cancel_requested_at", BigInteger),
     Column("spec_sha256", String(64), nullable=False),
     Column("spec_text", Text, nullable=False),
-    UniqueConstraint("name", name="experiments_name"),
+    Column("project", String(40), nullable=False, server_default=DEFAULT_PROJECT),
+    UniqueConstraint("project", "name", name="experiments_name"),
     Index("experiments_newest", "created_at", "id"),
     Index("experiments_phase", "phase", "created_at", "id"),
 )
@@ -87,9 +90,18 @@ idempotency_keys = Table(
 tokens = Table(  # of callers, by hash; a service for one person on one machine issues none
     "tokens",
     metadata,
-    Column("name", String(64), primary_key=True),
+    Column("id", String(16), primary_key=True),
+    Column("name", String(64), nullable=False),
     Column("sha256", String(64), nullable=False, unique=True),
+    Column("scope", String(16), nullable=False),
+    Column("project", String(40)),  # null: every project
+    Column("experiment_id", String(16), ForeignKey("experiments.id", ondelete="CASCADE")),
     Column("created_at", BigInteger, nullable=False),
+    Column("created_by", String(64), nullable=False),
+    Column("expires_at", BigInteger),
+    Column("revoked_at", BigInteger),
+    Column("last_used_at", BigInteger),
+    Index("tokens_newest", "created_at", "id"),
 )
 
 lease = Table(

@@ -37,9 +37,10 @@ from api.errors import BadRequest, IdempotencyMismatch, NameTaken, NotFound, Sta
 from api.experiment import Experiment, ExperimentPhase
 from api.stages import StagePhase
 from services.store.database import LOCK_EVENTS, advisory_lock, reading, writing
-from services.store.port import Event, Idempotent, Lease, NewEvent, Page
+from services.store.port import Event, Idempotent, Lease, NewEvent, Page, TokenStore
 from services.store.rows import attempt_rows, experiment_row, from_micros, stage_rows, to_experiment, to_micros
 from services.store.schema import attempts, events, experiments, idempotency_keys, lease, stages
+from services.store.tokens import SqlTokens
 
 NAME = re.compile(r"[a-z0-9-]{1,64}")  # of names and ids alike: whatever else is asked for is not there
 LARGEST = 2**63 - 1
@@ -49,15 +50,28 @@ LIVE = [phase.value for phase in (ExperimentPhase.PENDING, ExperimentPhase.RUNNI
 class SqlStore:
     """See ExperimentStore for what each method promises. Safe to use from many threads."""
 
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
+    def __init__(self, engine: Engine, project: str | None = None) -> None:
+        self._engine, self._project = engine, project
+
+    @property
+    def tokens(self) -> TokenStore:
+        return SqlTokens(self._engine)
+
+    def within(self, project: str | None) -> "SqlStore":
+        return self if project == self._project else SqlStore(self._engine, project)
+
+    @property
+    def _ours(self) -> ColumnElement[bool]:
+        """What everything that is asked of `experiments` is narrowed to."""
+        return true() if self._project is None else experiments.c.project == self._project
 
     def create(self, experiment: Experiment, idempotent: Idempotent | None, at: datetime) -> Experiment:
         with writing(self._engine) as connection:
             advisory_lock(connection, LOCK_EVENTS)  # one submission at a time, so that what is looked up here stays as it was
             if idempotent and (made := _repeated(connection, idempotent)):
                 return made
-            if connection.execute(select(experiments.c.id).where(experiments.c.name == experiment.name)).first():
+            taken = (experiments.c.name == experiment.name) & (experiments.c.project == experiment.project)
+            if connection.execute(select(experiments.c.id).where(taken)).first():
                 raise _name_taken(experiment.name)
             connection.execute(insert(experiments), experiment_row(experiment))
             _write_parts(connection, experiment)
@@ -76,11 +90,12 @@ class SqlStore:
         if not NAME.fullmatch(name_or_id):
             raise _not_found(name_or_id)
         with reading(self._engine) as connection:
-            return _one(connection, or_(experiments.c.id == name_or_id, experiments.c.name == name_or_id), name_or_id)
+            called = or_(experiments.c.id == name_or_id, experiments.c.name == name_or_id)
+            return _one(connection, self._ours & called, name_or_id)
 
     def page(self, limit: int, cursor: str | None = None, phase: ExperimentPhase | None = None, name_prefix: str | None = None) -> Page:
         order = (experiments.c.created_at, experiments.c.id)
-        query = select(experiments).order_by(*(column.desc() for column in order)).limit(limit + 1)
+        query = select(experiments).where(self._ours).order_by(*(column.desc() for column in order)).limit(limit + 1)
         if cursor is not None:
             created_at, last_id = _decode(cursor)
             query = query.where(tuple_(*order) < tuple_(literal(created_at, BigInteger), literal(last_id, String)))
@@ -96,7 +111,7 @@ class SqlStore:
         return Page(shown, _encode(shown[-1]) if len(found) > limit and shown else None)
 
     def live(self) -> list[Experiment]:
-        query = select(experiments).where(experiments.c.phase.in_(LIVE)).order_by(experiments.c.created_at, experiments.c.id)
+        query = select(experiments).where(self._ours, experiments.c.phase.in_(LIVE)).order_by(experiments.c.created_at, experiments.c.id)
         with reading(self._engine) as connection:
             return _load(connection, query)
 
@@ -107,9 +122,9 @@ class SqlStore:
                 current = connection.execute(select(lease.c.token).with_for_update(read=True)).scalar_one_or_none()
                 if current != fence:
                     raise StaleFence("Another reconciler holds the lease now; this one's write was refused.")
-            matches = (experiments.c.id == experiment.id) & (experiments.c.version == experiment.version)
+            matches = self._ours & (experiments.c.id == experiment.id) & (experiments.c.version == experiment.version)
             if connection.execute(update(experiments).where(matches), experiment_row(after)).rowcount == 0:
-                if connection.execute(select(experiments.c.id).where(experiments.c.id == experiment.id)).first() is None:
+                if connection.execute(select(experiments.c.id).where(self._ours, experiments.c.id == experiment.id)).first() is None:
                     raise _not_found(experiment.name)
                 raise _stale(experiment.name)
             _write_parts(connection, after)
@@ -117,11 +132,11 @@ class SqlStore:
         return after
 
     def delete(self, experiment_id: str, version: int | None = None) -> None:
-        matches = (experiments.c.id == experiment_id) & (experiments.c.version == version if version is not None else true())
+        matches = self._ours & (experiments.c.id == experiment_id) & (experiments.c.version == version if version is not None else true())
         with writing(self._engine) as connection:
             if connection.execute(delete(experiments).where(matches)).rowcount:
                 return
-            if connection.execute(select(experiments.c.id).where(experiments.c.id == experiment_id)).first() is None:
+            if connection.execute(select(experiments.c.id).where(self._ours, experiments.c.id == experiment_id)).first() is None:
                 raise _not_found(experiment_id)
             raise _stale(experiment_id)
 
@@ -129,7 +144,7 @@ class SqlStore:
         query = (
             select(stages.c.experiment_id, stages.c.result_key)
             .join(experiments, experiments.c.id == stages.c.experiment_id)
-            .where(stages.c.digest == digest, stages.c.phase == StagePhase.SUCCEEDED.value, stages.c.result_key.is_not(None))
+            .where(self._ours, stages.c.digest == digest, stages.c.phase == StagePhase.SUCCEEDED.value, stages.c.result_key.is_not(None))
             .order_by(experiments.c.created_at, stages.c.position)
             .limit(1)
         )
@@ -142,7 +157,7 @@ class SqlStore:
         query = (
             select(stages.c.result_key, experiments.c.name)
             .join(experiments, experiments.c.id == stages.c.experiment_id)
-            .where(stages.c.result_key.startswith(prefix, autoescape=True), stages.c.experiment_id != experiment_id)
+            .where(self._ours, stages.c.result_key.startswith(prefix, autoescape=True), stages.c.experiment_id != experiment_id)
             .distinct()
             .order_by(stages.c.result_key, experiments.c.name)
         )
@@ -154,6 +169,8 @@ class SqlStore:
 
     def events(self, experiment_id: str | None, after: int, limit: int) -> list[Event]:
         query = select(events).where(events.c.id > min(after, LARGEST)).order_by(events.c.id).limit(limit)
+        if self._project is not None:
+            query = query.join(experiments, experiments.c.id == events.c.experiment_id).where(self._ours)
         if experiment_id is not None:
             query = query.where(events.c.experiment_id == experiment_id)
         with reading(self._engine) as connection:
@@ -224,7 +241,12 @@ def _one(connection: Connection, condition: Any, called: str) -> Experiment:
     found = _load(connection, select(experiments).where(condition))
     if not found:
         raise _not_found(called)
-    return next((experiment for experiment in found if experiment.id == called), found[0])  # an id wins over a name
+    if named := next((experiment for experiment in found if experiment.id == called), None):  # an id wins over a name
+        return named
+    if len(found) > 1:
+        projects = ", ".join(sorted(experiment.project for experiment in found))
+        raise BadRequest(f"There is a {called} in each of the projects {projects}; name one, or ask for an id.")
+    return found[0]
 
 
 def _write_parts(connection: Connection, experiment: Experiment) -> None:

@@ -5,6 +5,8 @@ import re
 import tomllib
 from typing import Any
 
+from pydantic import SecretStr
+
 from api.exports import FORMATS
 from api.metrics import OF_SERVICE, OF_TRAINER
 from api.stages import LEGAL
@@ -64,7 +66,7 @@ def settings() -> str:
     lines = ["| variable | default | meaning |", "|---|---|---|"]
     for name, field in Settings.model_fields.items():
         meaning = " ".join((field.description or "").split()).replace("|", "\\|")
-        shown = "" if field.default in ("", None, {}, ()) else f"`{field.default}`"
+        shown = "" if field.default in ("", None, {}, (), SecretStr("")) else f"`{field.default}`"
         lines.append(f"| `{PREFIX}{name.upper()}` | {shown} | {meaning} |")
     return "\n".join(lines)
 

@@ -13,9 +13,10 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import inspect, text
 
-from api.errors import StoreTooNew
-from services.store import database, migrate, open_store
+from api.errors import NotFound, StoreTooNew
+from services.store import Idempotent, database, migrate, open_store
 from services.store.schema import HEAD, metadata
+from tests.builders import START, make_experiment
 from tests.postgres import postgres_url
 
 
@@ -96,6 +97,34 @@ def test_a_newer_database_is_refused_in_one_sentence(url: str) -> None:
     engine.dispose()
     with pytest.raises(StoreTooNew, match=r"schema 9999.*run the newer version"):
         open_store(url)
+
+
+def downgrade(url: str, revision: str) -> None:
+    """As a person would who goes back to an older version."""
+    engine = database.open_engine(url)
+    config = Config()
+    config.set_main_option("script_location", str(Path(database.__file__).parent / "migrations"))
+    with database.rebuilding(engine) as connection:
+        config.attributes["connection"] = connection
+        command.downgrade(config, revision)
+    engine.dispose()
+
+
+def test_what_an_older_version_stored_is_there_after_an_upgrade_and_in_the_default_project(url: str) -> None:
+    store = open_store(url)
+    made = store.create(make_experiment(name="old"), Idempotent("key", "0" * 64), START)
+    store.close()
+    downgrade(url, "0001")
+    migrate(url)
+    store = open_store(url)
+    assert store.within("default").get("old") == made
+    assert [event.kind for event in store.events(made.id, 0, 10)] == ["experiment_created"]
+    assert store.repeated(Idempotent("key", "0" * 64)) == made
+    with pytest.raises(NotFound):
+        store.within("other").get("old")
+    store.delete(made.id)  # foreign keys count again
+    assert store.events(made.id, 0, 10) == []
+    store.close()
 
 
 class Failed(Exception):

@@ -42,7 +42,7 @@ def port_taken(home: Path, stack: ExitStack) -> dict[str, str]:
 
 
 def no_such_address(home: Path, stack: ExitStack) -> dict[str, str]:
-    return {"SOLFA_HOST": "203.0.113.1"}
+    return {"SOLFA_HOST": "203.0.113.1", "SOLFA_ACCESS": "open"}
 
 
 def newer_database(home: Path, stack: ExitStack) -> dict[str, str]:

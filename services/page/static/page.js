@@ -46,6 +46,7 @@
     try {
       const answer = await fetch(location.href);
       if (!answer.ok) throw new Error(answer.statusText);
+      if (answer.redirected) location.assign(answer.url); // to sign in again
       const page = new DOMParser().parseFromString(await answer.text(), "text/html");
       const phase = page.getElementById("phase")?.textContent.trim();
       if (phase && phase !== document.getElementById("phase").textContent.trim()) say.textContent = `The experiment is ${phase.replace(/^\S\s+/, "")}.`;

@@ -1,0 +1,94 @@
+"""Who may do what: scopes, projects, and tokens as callers see them."""
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Annotated, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+DEFAULT_PROJECT = "default"
+"""Of experiments that nobody put into another: all of them, where no tokens are asked for."""
+PROJECT_PATTERN = r"^[a-z][a-z0-9-]{0,39}$"
+PROJECT_HEADER, TOKEN_PREFIX = "Solfa-Project", "solfa_"
+ADMIN_NAME = "administrator"
+"""What the token in the service's settings is called; no other can be."""
+
+
+class Scope(StrEnum):
+    """What a token may do; each may do what those before it may."""
+
+    WEIGHTS = "weights"
+    """Read the averaged weights of one experiment, and nothing else."""
+    READ = "read"
+    """Read all of its project's experiments."""
+    SUBMIT = "submit"
+    """Submit, cancel, retry, resize and delete them."""
+    ADMIN = "admin"
+    """Issue and revoke tokens of its project."""
+
+    def covers(self, needed: "Scope") -> bool:
+        """Whether who has this may do what `needed` is asked for."""
+        ladder = list(Scope)
+        return ladder.index(self) >= ladder.index(needed)
+
+
+ProjectName = Annotated[str, Field(pattern=PROJECT_PATTERN, description="Experiments of other projects are as if they did not exist.")]
+
+
+class NewToken(BaseModel):
+    """What a token is to be."""
+
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._@-]{0,63}$")
+    """Who or what it is for; the audit record names it."""
+    scope: Scope
+    project: ProjectName | None = None
+    """None: that of who asks, or, of who may see every project, every project."""
+    experiment: str | None = Field(default=None, max_length=64)
+    """By name or id; of scope `weights` alone: the one whose weights it reads."""
+    days: int | None = Field(default=None, ge=1, le=3650)
+    """Until it expires; None: never."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if (self.scope is Scope.WEIGHTS) != (self.experiment is not None):
+            raise ValueError("a token of scope weights names its experiment, and no other token does")
+        if self.name == ADMIN_NAME:
+            raise ValueError(f"{ADMIN_NAME} is the name of the token in the service's settings")
+        return self
+
+
+class TokenView(BaseModel):
+    """A token without its secret, which is known to nobody but its holder."""
+
+    id: str
+    name: str
+    scope: Scope
+    project: str | None
+    """None: every project."""
+    experiment_id: str | None
+    created_at: datetime
+    created_by: str
+    expires_at: datetime | None
+    revoked_at: datetime | None
+    last_used_at: datetime | None
+    """To the minute."""
+
+    def state(self, now: datetime) -> str:
+        """`live`, `expired` or `revoked`."""
+        if self.revoked_at is not None:
+            return "revoked"
+        return "expired" if self.expires_at is not None and self.expires_at <= now else "live"
+
+
+class IssuedToken(TokenView):
+    """A new token, with its secret for the only time."""
+
+    secret: str
+
+
+class TokenList(BaseModel):
+    """Newest first."""
+
+    tokens: list[TokenView]

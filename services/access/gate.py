@@ -1,0 +1,108 @@
+"""The gate: every request goes through it and comes out with a Principal, or not at all; so no route can be forgotten."""
+
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from http.cookies import CookieError, SimpleCookie
+from urllib.parse import quote
+
+from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import Headers
+from starlette.responses import RedirectResponse, Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from api.access import PROJECT_HEADER
+from api.errors import Forbidden, SolfaError, Unauthorized
+from services.access.origin import foreign_host, from_elsewhere
+from services.access.principal import LOCAL, Principal
+from services.access.rights import is_open
+from services.access.tokens import Tokens
+from services.problems import problem
+
+COOKIE = "solfa_token"
+CHECK = timedelta(seconds=5)  # between two looks at whether the token of an open stream is still valid
+
+
+class Gate:
+    """`tokens`: None where none are asked for. `on_loopback`: whether only this machine reaches the service."""
+
+    def __init__(self, app: ASGIApp, tokens: Tokens | None, on_loopback: bool, clock: Callable[[], datetime]) -> None:
+        self._app, self._tokens, self._on_loopback, self._clock = app, tokens, on_loopback, clock
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        headers = Headers(scope=scope)
+        secret, by_cookie = _secret(headers)
+        try:
+            self._check_origin(scope["method"], headers, by_cookie)
+            principal = None if is_open(scope["path"]) else await self._principal(secret, headers)
+        except SolfaError as error:
+            await _refusal(error, scope, headers)(scope, receive, send)
+            return
+        scope.setdefault("state", {})["principal"] = principal
+        if principal is None or principal.token_id is None:
+            await self._app(scope, receive, send)
+            return
+        try:
+            await self._app(scope, receive, self._while_valid(secret, send))
+        except* _Ended:
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    def _check_origin(self, method: str, headers: Headers, by_cookie: bool) -> None:
+        if self._on_loopback and self._tokens is None and foreign_host(headers):
+            raise Forbidden(f"This service is for this machine alone, and was asked for as {headers.get('host')}; ask for 127.0.0.1.")
+        if "authorization" not in headers and from_elsewhere(method, headers, by_cookie=by_cookie):
+            raise Forbidden("A change that another site's page asks for is refused; do it on Solfa's own page, or with a token.")
+
+    async def _principal(self, secret: str, headers: Headers) -> Principal:
+        if self._tokens is None:
+            found = LOCAL
+        elif not secret:
+            raise Unauthorized("This service asks for a token: send `Authorization: Bearer TOKEN`, or set SOLFA_TOKEN for `solfa`.")
+        else:
+            found = await run_in_threadpool(self._tokens.principal, secret)
+        return found.within(headers.get(PROJECT_HEADER))
+
+    def _while_valid(self, secret: str, send: Send) -> Send:
+        """What an answer is sent by: a stream ends with the token it was asked for with, at its next sign of life."""
+        checked = self._clock()
+
+        async def checking(message: Message) -> None:
+            nonlocal checked
+            if message.get("more_body") and self._tokens and self._clock() - checked >= CHECK:
+                try:
+                    await run_in_threadpool(self._tokens.principal, secret)
+                except Unauthorized as error:
+                    raise _Ended from error
+                checked = self._clock()
+            await send(message)
+
+        return checking
+
+
+class _Ended(Exception):
+    """The token of an open stream is valid no longer."""
+
+
+def _secret(headers: Headers) -> tuple[str, bool]:
+    """(the secret that came with a request, or "", whether a browser's cookie brought it)."""
+    kind, _, secret = headers.get("authorization", "").partition(" ")
+    if kind.lower() == "bearer":
+        return secret.strip(), False
+    try:
+        cookie = SimpleCookie(headers.get("cookie", "")).get(COOKIE)
+    except CookieError:
+        cookie = None
+    return (cookie.value, True) if cookie else ("", False)
+
+
+def _refusal(error: SolfaError, scope: Scope, headers: Headers) -> Response:
+    """A problem document; to a person who opens a page, the way to sign in."""
+    if isinstance(error, Unauthorized) and scope["method"] == "GET" and "text/html" in headers.get("accept", ""):
+        asked = quote(scope["path"] + (f"?{scope['query_string'].decode('latin-1')}" if scope["query_string"] else ""))
+        return RedirectResponse(f"/sign-in?next={asked}", 303, headers={"Cache-Control": "no-store"})
+    answer = problem(error.status, error.code, error.message, scope["path"])
+    if isinstance(error, Unauthorized):
+        answer.headers["WWW-Authenticate"] = 'Bearer realm="solfa"'
+    return answer

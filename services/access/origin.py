@@ -1,0 +1,43 @@
+"""Where a request comes from, as a browser tells: another site must not use a person's cookie, nor reach a service on their machine."""
+
+from collections.abc import Mapping
+from ipaddress import ip_address
+from urllib.parse import urlsplit
+
+SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address to listen on is this machine's alone."""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def host_name(header: str) -> str:
+    """The name or address in a Host header: without its port, lower case."""
+    return (urlsplit(f"//{header}").hostname or "").lower()
+
+
+def foreign_host(headers: Mapping[str, str]) -> bool:
+    """Whether a service on loopback was asked for by a name that somebody else may have made: DNS rebinding. An address cannot be, nor can
+    a name without a dot."""
+    name = host_name(headers.get("host", ""))
+    try:
+        ip_address(name)
+    except ValueError:
+        return "." in name and not name.endswith(".localhost")
+    return False
+
+
+def from_elsewhere(method: str, headers: Mapping[str, str], *, by_cookie: bool) -> bool:
+    """Whether a change comes from another site's page. Programs send neither header; with a cookie, one of them has to speak for it."""
+    if method in SAFE:
+        return False
+    site, origin = headers.get("sec-fetch-site"), headers.get("origin")
+    if origin is not None:
+        return urlsplit(origin).netloc.lower() != headers.get("host", "").lower()
+    if site is not None:
+        return site not in ("same-origin", "none")
+    return by_cookie

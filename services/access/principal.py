@@ -1,0 +1,55 @@
+"""Who a request is from, and what they may do: a frozen value that goes with the request."""
+
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+from api.access import ADMIN_NAME, DEFAULT_PROJECT, Scope
+from api.errors import Forbidden
+
+
+@dataclass(frozen=True)
+class Principal:
+    """The holder of a token, or whoever may do everything where no tokens are asked for."""
+
+    name: str
+    """Of the token: who, in the audit record."""
+    scope: Scope
+    project: str | None
+    """None: every project."""
+    token_id: str | None = None
+    experiment_id: str | None = None
+    """The one whose weights it reads, where its scope is `weights`."""
+    expires_at: datetime | None = None
+
+    def check(self, needed: Scope) -> None:
+        """Raises Forbidden where this needs a scope that they do not have."""
+        if not self.scope.covers(needed):
+            raise Forbidden(f"The token {self.name} may {MAY[self.scope]}; this needs one of scope {needed}.")
+
+    def within(self, project: str | None) -> "Principal":
+        """Narrowed to a project that was named. To who may see one alone, another is as if nobody had named it: empty.
+
+        Raises Forbidden, the same whether there is such a project or not.
+        """
+        if project is None or project == self.project:
+            return self
+        if self.project is not None:
+            raise Forbidden(f"The token {self.name} is of the project {self.project}, and of no other.")
+        return replace(self, project=project)
+
+    @property
+    def own_project(self) -> str:
+        """Where what they submit belongs."""
+        return self.project or DEFAULT_PROJECT
+
+
+MAY = {
+    Scope.READ: "read",
+    Scope.SUBMIT: "read and submit",
+    Scope.ADMIN: "do everything in its project",
+    Scope.WEIGHTS: "read the weights of one experiment",
+}
+LOCAL = Principal("local", Scope.ADMIN, None)
+"""Where no tokens are asked for."""
+ADMINISTRATOR = Principal(ADMIN_NAME, Scope.ADMIN, None)
+"""Whose token is in the service's settings."""

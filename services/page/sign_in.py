@@ -1,0 +1,53 @@
+"""/sign-in, /sign-out: a token is pasted once, and a cookie that scripts cannot read brings it from then on."""
+
+from typing import Annotated
+from urllib.parse import parse_qs
+
+from fastapi import APIRouter, Query, Request, Response
+from fastapi.responses import HTMLResponse, RedirectResponse
+from starlette.concurrency import run_in_threadpool
+
+from api.errors import Unauthorized
+from services.access.gate import COOKIE
+from services.page import policy, render
+from services.routes.body import read_body
+from services.routes.context import Unbound
+
+router = APIRouter(include_in_schema=False)
+FORM = ("application/x-www-form-urlencoded",)
+SECONDS = 30 * 24 * 3600  # that a browser keeps it; the token itself may end before
+
+
+@router.get("/sign-in")
+def form(next_page: Annotated[str, Query(alias="next", max_length=2000)] = "/") -> Response:
+    return _form(next_page)
+
+
+@router.post("/sign-in")
+async def sign_in(request: Request, service: Unbound) -> Response:
+    fields = parse_qs(await read_body(request, 10_000, FORM, "The form"))
+    secret, next_page = (fields.get(name, [default])[0].strip() for name, default in (("token", ""), ("next", "/")))
+    try:
+        await run_in_threadpool(service.tokens.principal, secret)
+    except Unauthorized as error:
+        return _form(next_page, error.message, 401)
+    answer = RedirectResponse(_ours(next_page), 303)
+    # Lax: a link from a chat opens the page; changes are guarded by where they come from (services/access/origin.py).
+    answer.set_cookie(COOKIE, secret, SECONDS, httponly=True, samesite="lax", secure=request.url.scheme == "https")
+    return answer
+
+
+@router.post("/sign-out")
+def sign_out() -> Response:
+    answer = RedirectResponse("/sign-in", 303)
+    answer.delete_cookie(COOKIE, httponly=True, samesite="lax")
+    return answer
+
+
+def _form(next_page: str, problem: str = "", status: int = 200) -> Response:
+    return HTMLResponse(render.sign_in(_ours(next_page), problem), status, headers=policy.HEADERS)
+
+
+def _ours(address: str) -> str:
+    """A path of this service; whatever else is asked for is the list."""
+    return address if address.startswith("/") and not address.startswith(("//", "/\\")) else "/"

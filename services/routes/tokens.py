@@ -1,0 +1,60 @@
+"""/v1/tokens: issue, list and revoke tokens, within what one's own allows."""
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Path, Request
+from pydantic import ValidationError
+from starlette.concurrency import run_in_threadpool
+
+from api.access import IssuedToken, NewToken, TokenList, TokenView
+from api.errors import InvalidRequest
+from services.problems import documented, found_in
+from services.routes.body import read_body
+from services.routes.context import Service
+
+router = APIRouter(prefix="/v1/tokens", tags=["tokens"])
+TokenRef = Annotated[str, Path(max_length=100, description="A token's id.", examples=["t0123456789"])]
+BODY: dict[str, Any] = {
+    "requestBody": {"required": True, "content": {"application/json": {"schema": {"$ref": "#/components/schemas/NewToken"}}}}
+}
+
+
+@router.post(
+    "",
+    operation_id="create_token",
+    summary="Issue a token; its secret is shown this once",
+    status_code=201,
+    response_description="The secret, and what is kept.",
+    responses=documented(400, 404, 413, 415, 422),
+    openapi_extra=BODY,
+)
+async def create(request: Request, service: Service) -> IssuedToken:
+    text = await read_body(request, service.settings.max_body_bytes, ("application/json",), "The token")
+    try:
+        asked = NewToken.model_validate_json(text)
+    except ValidationError as error:
+        problems = found_in(error.errors())
+        raise InvalidRequest("; ".join(f"{one['pointer']}: {one['message']}" for one in problems), problems=problems) from error
+    return await run_in_threadpool(service.tokens.issue, asked, service.principal)
+
+
+@router.get(
+    "",
+    operation_id="list_tokens",
+    summary="Tokens, newest first",
+    response_description="Without their secrets; those that have ended too.",
+    responses=documented(),
+)
+def tokens(service: Service) -> TokenList:
+    return TokenList(tokens=service.tokens.all(service.principal))
+
+
+@router.delete(
+    "/{token}",
+    operation_id="revoke_token",
+    summary="Revoke a token; a second time is harmless",
+    response_description="As it is now.",
+    responses=documented(404, 422),
+)
+def revoke(service: Service, token: TokenRef) -> TokenView:
+    return service.tokens.revoke(token, service.principal)
