@@ -126,9 +126,19 @@ class Training(Group):
     service_account: Account = Account()
 
 
+class Access(Group):
+    mode: Literal["required", "open"] = "required"
+    """Whether the service asks for a token. `open` lets everybody who reaches it do everything."""
+    existing_secret: str = Field(default="", pattern=NAME)
+    """A Secret of your own with the administrator's token, 20 letters or more.
+    Empty: the chart makes a random one and keeps it over upgrades (name one of your own where manifests are rendered without a cluster)."""
+    key: str = Field(default="token", min_length=1)
+    """Its key."""
+
+
 class Service(Group):
     type: Literal["ClusterIP", "NodePort", "LoadBalancer"] = "ClusterIP"
-    """How the service is reached. It asks nobody who they are: put what does before it."""
+    """How the service is reached."""
     port: int = Field(default=8700, ge=1, le=65535)
     """Of the Service object."""
     annotations: Environment = {}
@@ -145,7 +155,7 @@ class Ingress(Group):
     tls_secret: str = Field(default="", pattern=NAME)
     """The certificate's Secret. Empty: no TLS."""
     annotations: Environment = {}
-    """Such as authentication; event streams want buffering off and a long read time-out."""
+    """Event streams want buffering off and a long read time-out."""
 
 
 class Gateway(Group):
@@ -185,6 +195,8 @@ class Autoscaling(Group):
 class Monitoring(Group):
     monitor: Literal["", "ServiceMonitor", "PodMonitor"] = ""
     """Which of the Prometheus operator's objects is made; each replica is scraped either way."""
+    token_secret: str = Field(default="", pattern=NAME)
+    """A Secret of your own under whose key `token` Prometheus finds a token that reads, of every project. Empty: the administrator's."""
     interval: str = Field(default="30s", pattern=r"^[0-9]+(s|m)$")
     """Between scrapes."""
     rules: bool = False
@@ -203,6 +215,7 @@ class Values(Group):
     images: Images = Images()
     database: Database = Database()
     bucket: Bucket = Bucket()
+    access: Access = Access()
     training: Training = Training()
     check_sources: bool = False
     """Whether the service itself looks for a spec's files at submission; off, because training pods see them and it does not."""

@@ -107,7 +107,7 @@ def test_an_installation_without_a_word_of_values_is_whole() -> None:
     pod = deployment["spec"]["template"]["spec"]
     assert {volume["persistentVolumeClaim"]["claimName"] for volume in pod["volumes"] if "persistentVolumeClaim" in volume} == claims
     assert claims == {"solfa-database", "solfa-bucket"}
-    settings = Settings.from_environment({name: value or "x" for name, value in variables_of(rendered).items()})
+    settings = Settings.from_environment({name: value or "x" * 20 for name, value in variables_of(rendered).items()})
     where = place(settings, settings.bucket)
     assert (where.bucket_claim, where.bucket_url, where.gpu_resource) == (
         "solfa-bucket",

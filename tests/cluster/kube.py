@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import uuid
+from base64 import b64decode
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -58,6 +59,9 @@ class Namespace:
         chosen = ["--selector", selector] if selector else []
         items: list[Json] = json.loads(self.kubectl("get", kinds, "--output", "json", *chosen))["items"]
         return items
+
+    def secret(self, name: str, key: str) -> str:
+        return b64decode(self.kubectl("get", "secret", name, "--output", f"jsonpath={{.data.{key}}}")).decode()
 
     def left(self) -> set[tuple[str, str]]:
         """(kind, name) of all that is there and not the cluster's own."""

@@ -34,9 +34,14 @@ class Release:
         """Not with --wait: Helm would wait for a volume's claim, which waits for the pods that its last hook takes away."""
         self.namespace.helm("uninstall", NAME, "--ignore-not-found")
 
+    def admin_token(self) -> str:
+        """As NOTES tell a person to find it."""
+        return self.namespace.secret(f"{NAME}-admin", "token")
+
     @contextmanager
-    def client(self) -> Iterator[Client]:
-        with self.namespace.forwarded(NAME) as url, Client(url) as client:
+    def client(self, token: str | None = None) -> Iterator[Client]:
+        """As the administrator, or with a token of one's own."""
+        with self.namespace.forwarded(NAME) as url, Client(url, token=token or self.admin_token()) as client:
             wait_for(client.ready, seconds=60, every=0.2)
             yield client
 

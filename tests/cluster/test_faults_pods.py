@@ -3,16 +3,18 @@
 SOLFA_CLUSTER_TOOL names the program that kills nodes (`node-kill n1`, `node-up n1`).
 """
 
+import json
 import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from decimal import Decimal
 
 import pytest
 
 from api.stage_config import StageReport
-from tests.cluster.kube import run
-from tests.cluster.survival import House, Outcome, Survivor, survivor_spec, watched
+from tests.cluster.kube import Json, run
+from tests.cluster.survival import SERVICE, House, Outcome, Survivor, survivor_spec, watched
 from tests.services.waiting import wait_for
 
 TOOL = os.environ.get("SOLFA_CLUSTER_TOOL", "")
@@ -95,6 +97,64 @@ def test_a_drain_of_every_node_in_turn(house: House, undisturbed: Outcome, measu
                 run("kubectl", "uncordon", node)
         assert survivor.outcome() == undisturbed
         assert survivor.attempts() == 1
+
+
+def test_a_pod_that_matters_more_takes_the_place_of_one(house: House, undisturbed: Outcome, measured: Measured) -> None:
+    with watched(house, survivor_spec("preempted")) as survivor:
+        before = survivor.until_training()
+        with preempting(house, survivor.pods()[1]["spec"]["nodeName"]):
+            measured("a pod preempted: both train again", _resumed(survivor, before))
+            assert survivor.outcome() == undisturbed
+        assert survivor.attempts() == 1
+        assert "Preempted" in house.namespace.kubectl("get", "events", "--output", "custom-columns=:reason", "--no-headers").split()
+
+
+@contextmanager
+def preempting(house: House, node: str) -> Iterator[None]:
+    """While the context lasts, a pod of a higher priority is on `node` that had no room for it: the scheduler made it, of the youngest."""
+    name = f"{house.namespace.name}-first"
+    priority = {"apiVersion": "scheduling.k8s.io/v1", "kind": "PriorityClass", "metadata": {"name": name}, "value": 1000}
+    run("kubectl", "create", "--filename", "-", stdin=json.dumps(priority))
+    try:
+        house.namespace.kubectl("create", "--filename", "-", stdin=json.dumps(_sleeper(house, name, node, _free(node) + Decimal("0.1"))))
+        house.namespace.kubectl("wait", "--for=condition=Ready", f"pod/{name}", "--timeout=180s")
+        yield
+    finally:
+        house.namespace.kubectl("delete", "pod", name, "--ignore-not-found", "--grace-period=1")
+        run("kubectl", "delete", "priorityclass", name)
+
+
+def _sleeper(house: House, name: str, node: str, cpus: Decimal) -> Json:
+    """A pod that does nothing, in the image of the service."""
+    (image,) = {pod["spec"]["containers"][0]["image"] for pod in house.namespace.get("pods", SERVICE)}
+    container = {
+        "name": "sleeper",
+        "image": image,
+        "command": ["python", "-c", "import time; time.sleep(36000)"],
+        "resources": {"requests": {"cpu": str(cpus)}},
+        "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
+    }
+    spec = {
+        "nodeSelector": {"kubernetes.io/hostname": node},
+        "priorityClassName": name,
+        "securityContext": {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}},
+        "containers": [container],
+    }
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": spec}
+
+
+def _free(node: str) -> Decimal:
+    """CPUs of a node that nobody has asked for."""
+    chosen = ("--all-namespaces", f"--field-selector=spec.nodeName={node}")
+    pods = json.loads(run("kubectl", "get", "pods", *chosen, "--output", "json"))["items"]
+    live = [pod for pod in pods if pod["status"]["phase"] not in ("Succeeded", "Failed")]
+    asked = [one.get("resources", {}).get("requests", {}).get("cpu", "0") for pod in live for one in pod["spec"]["containers"]]
+    there = json.loads(run("kubectl", "get", "node", node, "--output", "json"))["status"]["allocatable"]["cpu"]
+    return _cpus(there) - sum(map(_cpus, asked))
+
+
+def _cpus(quantity: str) -> Decimal:
+    return Decimal(quantity[:-1]) / 1000 if quantity.endswith("m") else Decimal(quantity)
 
 
 def node_of(survivor: Survivor, replica: int) -> str:

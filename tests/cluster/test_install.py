@@ -8,6 +8,8 @@ import json
 import pytest
 
 from api import keys
+from api.access import NewToken, Scope
+from api.errors import Forbidden, NotFound
 from api.exports import FORMATS
 from api.replay import replay
 from tests.cluster.kube import Json, Namespace
@@ -75,6 +77,22 @@ def test_the_weights_replay_and_go_into_every_format(release: Release) -> None:
     assert found.averaged_weights.root == pytest.approx(averaged, abs=1e-12)
     assert all(domain in text for text in exported.values() for domain in DOMAINS)
     assert [row.mixture for row in compared.rows] == ["averaged", "uniform"]
+
+
+def test_two_projects_do_not_see_each_other_and_a_downstream_job_reads_its_weights_alone(release: Release) -> None:
+    with release.client() as client:
+        mine, other = (client.create_token(NewToken(name=name, scope=Scope.READ, project=name)) for name in ("default", "elsewhere"))
+        handed = client.create_token(NewToken(name="downstream", scope=Scope.WEIGHTS, experiment="search"))
+    with release.client(mine.secret) as client:
+        assert [one.name for one in client.experiments()] == ["search"]
+    with release.client(other.secret) as client:
+        assert list(client.experiments()) == []
+        with pytest.raises(NotFound, match="There is no experiment search"):
+            client.weights("search")
+    with release.client(handed.secret) as client:
+        assert sorted(client.weights("search").averaged_weights.root) == sorted(DOMAINS)
+        with pytest.raises(Forbidden):
+            client.get("search")
 
 
 def test_what_a_stage_said_is_kept_when_its_pods_are_gone(release: Release, namespace: Namespace) -> None:

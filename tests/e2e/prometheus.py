@@ -1,5 +1,11 @@
-"""A real Prometheus over a service that runs: it scrapes every second, with the chart's alert rules, and answers queries."""
+"""A real Prometheus over a service that runs: it scrapes every second, with the chart's alert rules, and answers queries.
 
+And what the chart's dashboards ask it.
+"""
+
+import json
+import math
+import re
 import shutil
 import socket
 import subprocess
@@ -16,6 +22,8 @@ from tests.services.waiting import wait_for
 PROMETHEUS, PROMTOOL = shutil.which("prometheus"), shutil.which("promtool")
 MISSING = "Prometheus is not installed (Debian: apt install prometheus)"
 ROOT = Path(__file__).parents[2]
+RULES = ROOT / "charts" / "solfa" / "files" / "alerts.yaml"
+WINDOW = "30s"  # of rates: what happened once is then seen for so long
 
 
 class Prometheus:
@@ -46,15 +54,10 @@ class Prometheus:
 
 
 @contextmanager
-def prometheus(folder: Path, target: str) -> Iterator[Prometheus]:
-    """Scrapes `target` (host and port) as the job `solfa` of the namespace `ml`."""
+def prometheus(folder: Path, jobs: list[dict[str, Any]], rules: Path = RULES) -> Iterator[Prometheus]:
+    """It scrapes every second what `jobs`, its `scrape_configs`, name."""
     assert PROMETHEUS
-    static = {"targets": [target], "labels": {"namespace": "ml"}}
-    config = {
-        "global": {"scrape_interval": "1s", "evaluation_interval": "1s"},
-        "rule_files": [str(ROOT / "charts" / "solfa" / "files" / "alerts.yaml")],
-        "scrape_configs": [{"job_name": "solfa", "static_configs": [static]}],
-    }
+    config = {"global": {"scrape_interval": "1s", "evaluation_interval": "1s"}, "rule_files": [str(rules)], "scrape_configs": jobs}
     (folder / "prometheus.yaml").write_text(yaml.safe_dump(config))
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -73,3 +76,23 @@ def prometheus(folder: Path, target: str) -> Iterator[Prometheus]:
             found.close()
             process.terminate()
             process.wait(30)
+
+
+def job(target: str, namespace: str) -> dict[str, Any]:
+    """Scrape `target` (host and port) as the job `solfa` of a namespace."""
+    return {"job_name": "solfa", "static_configs": [{"targets": [target], "labels": {"namespace": namespace}}]}
+
+
+def queries(dashboard: str) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+    """(panel, target) of each query of a dashboard's JSON."""
+    return [(panel, target) for panel in json.loads(dashboard)["panels"] for target in panel.get("targets", [])]
+
+
+def asked(expr: str, **chosen: str) -> str:
+    """A panel's query with its variables chosen: everything, but for those that `chosen` names."""
+    values = {"job": ".+", "instance": ".+", "namespace": ".*", "experiment": ".+", "__rate_interval": WINDOW, "__range": "1h", **chosen}
+    return re.sub(r"\$(\w+)", lambda name: values[name[1]], expr)
+
+
+def has_values(series: list[dict[str, Any]]) -> bool:
+    return any(not math.isnan(float(value)) for one in series for _, value in one["values"])

@@ -1,7 +1,5 @@
 """A real Prometheus over a real search, in which a program fails and the bucket goes away for a moment: every panel and alert has data."""
 
-import json
-import math
 import re
 import runpy
 import subprocess
@@ -14,7 +12,7 @@ import httpx
 import pytest
 
 from services.cli.connection import running
-from tests.e2e.prometheus import MISSING, PROMETHEUS, PROMTOOL, ROOT, Prometheus, prometheus
+from tests.e2e.prometheus import MISSING, PROMETHEUS, PROMTOOL, ROOT, Prometheus, asked, has_values, job, prometheus, queries
 from tests.e2e.search import search_mapping, write_search
 from tests.services.waiting import wait_for
 from tests.solfa import Solfa, kill
@@ -25,7 +23,6 @@ BOARDS = sorted((ROOT / "charts" / "solfa" / "files" / "dashboards").glob("*.jso
 ALERTS = {alert.name: alert.expr for alert in runpy.run_path(str(ROOT / "charts" / "alerts.py"))["ALERTS"]}
 # What cannot come of one machine without a GPU whose database answers; that it may be empty is said nowhere else.
 EMPTY = {"Model FLOPs utilisation", "Database errors"}
-WINDOW = "30s"  # of rates: what happened once is then seen for so long
 
 
 @dataclass
@@ -48,7 +45,7 @@ def seen(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seen]:
     try:
         solfa.up("--slots", "1")
         url = running(solfa.home).url
-        with prometheus(folder, url.removeprefix("http://")) as server:
+        with prometheus(folder, [job(url.removeprefix("http://"), "ml")]) as server:
             start = time.time()
             solfa.run("submit", str(spec))
             weights = "solfa_experiment_averaged_weight_ratio"
@@ -92,21 +89,17 @@ def test_promtool_finds_nothing_in_a_scrape(seen: Seen) -> None:
 
 
 def panels() -> list[Any]:
-    found = []
-    for path in BOARDS:
-        for panel in json.loads(path.read_text())["panels"]:
-            for target in panel.get("targets", []):
-                found.append(pytest.param(panel, target, id=f"{path.stem}: {panel['title']} {target['refId']}"))
-    return found
+    return [
+        pytest.param(panel, target, id=f"{path.stem}: {panel['title']} {target['refId']}")
+        for path in BOARDS
+        for panel, target in queries(path.read_text())
+    ]
 
 
 @pytest.mark.parametrize(("panel", "target"), panels())
 def test_a_panel_shows_something(seen: Seen, panel: dict[str, Any], target: dict[str, Any]) -> None:
-    chosen = {"job": ".+", "instance": ".+", "namespace": ".*", "experiment": "search", "__rate_interval": WINDOW, "__range": "1h"}
-    expr = re.sub(r"\$(\w+)", lambda name: chosen[name[1]], target["expr"])
-    found = seen.prometheus.range(expr, seen.start, seen.end)
-    values = [float(value) for series in found for _, value in series["values"]]
-    assert any(not math.isnan(value) for value in values) == (panel["title"] not in EMPTY), expr
+    expr = asked(target["expr"], experiment="search")
+    assert has_values(seen.prometheus.range(expr, seen.start, seen.end)) == (panel["title"] not in EMPTY), expr
 
 
 @pytest.mark.parametrize("name", ALERTS)

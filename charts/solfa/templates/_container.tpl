@@ -27,11 +27,15 @@
 {{- define "solfa.variables" -}}
 {{- $bucket := include "solfa.bucketEnvironment" . | fromJson }}
 {{- include "solfa.databaseVariable" . }}
+{{- with include "solfa.adminVariable" (dict "root" . "variable" "SOLFA_ADMIN_TOKEN") }}
+{{ . }}
+{{- end }}
 - name: SOLFA_NAMESPACE
   valueFrom:
     fieldRef:
       fieldPath: metadata.namespace
 {{- $plain := dict
+  "SOLFA_ACCESS" .Values.access.mode
   "SOLFA_BUCKET_URL" (.Values.bucket.url | default "file:///var/lib/solfa-bucket/objects")
   "SOLFA_CHECK_SOURCES" (toString .Values.checkSources)
   "SOLFA_CLUSTER" "kubernetes"

@@ -86,6 +86,26 @@ imagePullSecrets:
 {{- if .Values.bucket.existingSecret }}{{ .Values.bucket.existingSecret }}{{ else if .Values.bucket.accessKeyId }}{{ include "solfa.fullname" . }}-bucket{{ end }}
 {{- end }}
 
+{{/* Empty where no token is asked for. */}}
+{{- define "solfa.adminSecret" -}}
+{{- if eq .Values.access.mode "required" }}{{ .Values.access.existingSecret | default (printf "%s-admin" (include "solfa.fullname" .)) }}{{ end }}
+{{- end }}
+
+{{- define "solfa.adminKey" -}}
+{{- ternary .Values.access.key "token" (not (empty .Values.access.existingSecret)) }}
+{{- end }}
+
+{{/* (dict "root" $ "variable" NAME): the administrator's token, where one is asked for. */}}
+{{- define "solfa.adminVariable" -}}
+{{- with include "solfa.adminSecret" .root -}}
+- name: {{ $.variable }}
+  valueFrom:
+    secretKeyRef:
+      name: {{ . }}
+      key: {{ include "solfa.adminKey" $.root }}
+{{- end }}
+{{- end }}
+
 {{- define "solfa.claim" -}}
 {{- .Values.database.volume.existingClaim | default (printf "%s-database" (include "solfa.fullname" .)) }}
 {{- end }}
