@@ -21,6 +21,7 @@ class Metric(NamedTuple):
 
 OF_STAGE = ("experiment", "stage")
 OF_DOMAIN = ("experiment", "stage", "domain")
+LIVE_STAGE, LIVE_DOMAIN = ("project", *OF_STAGE), ("project", *OF_DOMAIN)
 
 # Read from the database, at most every few seconds, by each replica: take max(), not sum(), over replicas.
 RECORDS = (
@@ -62,24 +63,24 @@ STAGES = (
 
 # Of each living experiment, by the leader.
 EXPERIMENTS = (
-    Metric("solfa_experiment_stage_phase_seconds", "gauge", "How long the stage has been in its phase.", (*OF_STAGE, "phase")),
-    Metric("solfa_experiment_attempts", "gauge", "Attempts of the stage so far.", OF_STAGE),
-    Metric("solfa_experiment_domain_weight_ratio", "gauge", "The domain's weight at this step (alpha_t).", OF_DOMAIN),
-    Metric("solfa_experiment_averaged_weight_ratio", "gauge", "The domain's weight, averaged over all steps so far.", OF_DOMAIN),
-    Metric("solfa_experiment_reference_weight_ratio", "gauge", "The domain's weight that the search started from (alpha_ref).", OF_DOMAIN),
-    Metric("solfa_experiment_excess_loss", "gauge", "Loss above the reference model's, in nats a token.", OF_DOMAIN),
-    Metric("solfa_experiment_domain_loss", "gauge", "Training loss on the domain, in nats a token.", OF_DOMAIN),
-    Metric("solfa_experiment_validation_loss", "gauge", "Loss on the domain's held-out text, in nats a token.", OF_DOMAIN),
-    Metric("solfa_experiment_epochs", "gauge", "Passes over the domain's text so far.", OF_DOMAIN),
-    Metric("solfa_experiment_step", "gauge", "Steps done.", OF_STAGE),
-    Metric("solfa_experiment_target_step", "gauge", "Steps to do.", OF_STAGE),
-    Metric("solfa_experiment_tokens_per_second", "gauge", "Tokens trained on in a second, on all machines.", OF_STAGE),
-    Metric("solfa_experiment_loss", "gauge", "Training loss, in nats a token.", OF_STAGE),
-    Metric("solfa_experiment_gradient_norm", "gauge", "Norm of the gradient before it is clipped.", OF_STAGE),
-    Metric("solfa_experiment_report_age_seconds", "gauge", "Time since the running attempt last reported.", OF_STAGE),
-    Metric("solfa_experiment_data_wait_ratio", "gauge", "Share of the time that was spent waiting for data.", OF_STAGE),
-    Metric("solfa_experiment_mfu_ratio", "gauge", "Model FLOPs utilisation, where the device's peak is known.", OF_STAGE),
-    Metric("solfa_experiment_processes", "gauge", "Processes that train together.", OF_STAGE),
+    Metric("solfa_experiment_stage_phase_seconds", "gauge", "How long the stage has been in its phase.", (*LIVE_STAGE, "phase")),
+    Metric("solfa_experiment_attempts", "gauge", "Attempts of the stage so far.", LIVE_STAGE),
+    Metric("solfa_experiment_domain_weight_ratio", "gauge", "The domain's weight at this step (alpha_t).", LIVE_DOMAIN),
+    Metric("solfa_experiment_averaged_weight_ratio", "gauge", "The domain's weight, averaged over all steps so far.", LIVE_DOMAIN),
+    Metric("solfa_experiment_reference_weight_ratio", "gauge", "The domain's weight that it started from (alpha_ref).", LIVE_DOMAIN),
+    Metric("solfa_experiment_excess_loss", "gauge", "Loss above the reference model's, in nats a token.", LIVE_DOMAIN),
+    Metric("solfa_experiment_domain_loss", "gauge", "Training loss on the domain, in nats a token.", LIVE_DOMAIN),
+    Metric("solfa_experiment_validation_loss", "gauge", "Loss on the domain's held-out text, in nats a token.", LIVE_DOMAIN),
+    Metric("solfa_experiment_epochs", "gauge", "Passes over the domain's text so far.", LIVE_DOMAIN),
+    Metric("solfa_experiment_step", "gauge", "Steps done.", LIVE_STAGE),
+    Metric("solfa_experiment_target_step", "gauge", "Steps to do.", LIVE_STAGE),
+    Metric("solfa_experiment_tokens_per_second", "gauge", "Tokens trained on in a second, on all machines.", LIVE_STAGE),
+    Metric("solfa_experiment_loss", "gauge", "Training loss, in nats a token.", LIVE_STAGE),
+    Metric("solfa_experiment_gradient_norm", "gauge", "Norm of the gradient before it is clipped.", LIVE_STAGE),
+    Metric("solfa_experiment_report_age_seconds", "gauge", "Time since the running attempt last reported.", LIVE_STAGE),
+    Metric("solfa_experiment_data_wait_ratio", "gauge", "Share of the time that was spent waiting for data.", LIVE_STAGE),
+    Metric("solfa_experiment_mfu_ratio", "gauge", "Model FLOPs utilisation, where the device's peak is known.", LIVE_STAGE),
+    Metric("solfa_experiment_processes", "gauge", "Processes that train together.", LIVE_STAGE),
 )
 
 # Of a running attempt, on the training pod's own port: only rank 0 tells more than its rank.

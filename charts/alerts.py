@@ -10,7 +10,7 @@ import yaml
 
 FILE = Path(__file__).resolve().parent / "solfa" / "files" / "alerts.yaml"
 RUNBOOKS = "docs/runbooks"
-STAGE = "namespace, experiment, stage"
+STAGE = "namespace, project, experiment, stage"
 PROXY_LOSS = 'solfa_experiment_loss{stage=~"proxy.*"}'
 
 

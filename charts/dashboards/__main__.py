@@ -69,7 +69,9 @@ def board(one: Board) -> str:
     made.with_variable(variable("namespace", "Namespace", 'label_values(solfa_build_info{job=~"$job"}, namespace)', everything=True))
     made.with_variable(variable("instance", "Instance", f"label_values(solfa_build_info{{{at}}}, instance)", everything=True))
     if one.of_experiment:
-        query = f'label_values(solfa_experiment_attempts{{{at},instance=~"$instance"}}, experiment)'
+        live = f'solfa_experiment_attempts{{{at},instance=~"$instance"'
+        made.with_variable(variable("project", "Project", f"label_values({live}}}, project)", everything=True))
+        query = f'label_values({live},project=~"$project"}}, experiment)'
         made.with_variable(variable("experiment", "Experiment", query, everything=False))
     numbers = itertools.count(1)
     for title, panels in one.rows:

@@ -59,8 +59,10 @@ OVERVIEW = Board(
                     "Training speed of all that runs.",
                     (
                         (
-                            "sum by (experiment) (" + highest("solfa_experiment_tokens_per_second", "experiment, stage") + ")",
-                            "{{experiment}}",
+                            "sum by (project, experiment) ("
+                            + highest("solfa_experiment_tokens_per_second", "project, experiment, stage")
+                            + ")",
+                            "{{project}} / {{experiment}}",
                         ),
                     ),
                 ),

@@ -4,7 +4,7 @@ from typing import Literal, NamedTuple
 
 Kind = Literal["lines", "stack", "number", "bars", "states"]
 AT = 'job=~"$job",instance=~"$instance",namespace=~"$namespace"'
-OF = f'{AT},experiment=~"$experiment"'
+OF = f'{AT},experiment=~"$experiment",project=~"$project"'
 IDLE = "Nothing runs."
 NOT_YET = "Not yet: it comes with the first steps of a proxy."
 

@@ -87,7 +87,7 @@ class FleetCollector(Collector):
                 if number < self._cap:
                     _add_stage(families, experiment, stage, age)
                     if report := reports.get((experiment.id, stage.name)):
-                        _add_report(families, (experiment.name, stage.name), report, now)
+                        _add_report(families, (experiment.project, experiment.name, stage.name), report, now)
         ages = family("solfa_stage_phase_age_seconds")
         for key, age in sorted(oldest.items()):
             ages.add_metric(list(key), age)
@@ -113,12 +113,13 @@ def entered(experiment: Experiment, stage: Stage) -> datetime:
 
 
 def _add_stage(families: Mapping[str, GaugeMetricFamily], experiment: Experiment, stage: Stage, age: float) -> None:
-    families["solfa_experiment_stage_phase_seconds"].add_metric([experiment.name, stage.name, stage.phase.value], age)
-    families["solfa_experiment_attempts"].add_metric([experiment.name, stage.name], len(stage.attempts))
+    place = [experiment.project, experiment.name, stage.name]
+    families["solfa_experiment_stage_phase_seconds"].add_metric([*place, stage.phase.value], age)
+    families["solfa_experiment_attempts"].add_metric(place, len(stage.attempts))
 
 
-def _add_report(families: Mapping[str, GaugeMetricFamily], place: Place, report: StageReport, now: datetime) -> None:
-    """`place`: the experiment's name and the stage's."""
+def _add_report(families: Mapping[str, GaugeMetricFamily], place: tuple[str, str, str], report: StageReport, now: datetime) -> None:
+    """`place`: the experiment's project and name, and the stage's."""
     for name, value in (
         ("report_age_seconds", max(0.0, (now - report.updated_at).total_seconds())),
         ("step", report.step if report.unit == "steps" else None),

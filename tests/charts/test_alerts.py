@@ -21,7 +21,7 @@ PAGES = ROOT / "docs" / "runbooks"
 PROMTOOL = shutil.which("promtool")
 METRIC = re.compile(r"\bsolfa_[a-z_]+")
 by_name = pytest.mark.parametrize("name", ALERTS)
-HOME, EXPERIMENT = 'namespace="ml"', 'namespace="ml",experiment="pile",stage="proxy"'
+HOME, EXPERIMENT = 'namespace="ml"', 'namespace="ml",project="default",experiment="pile",stage="proxy"'
 
 
 class Case(NamedTuple):
@@ -33,7 +33,7 @@ class Case(NamedTuple):
     fires: list[dict[str, str]]
 
 
-PILE = {"namespace": "ml", "experiment": "pile", "stage": "proxy"}
+PILE = {"namespace": "ml", "project": "default", "experiment": "pile", "stage": "proxy"}
 ML = {"namespace": "ml"}
 AGE, LOSS = f"solfa_experiment_report_age_seconds{{{EXPERIMENT}}}", f"solfa_experiment_loss{{{EXPERIMENT}}}"
 RETRIES = f'solfa_retries_total{{{HOME},kind="proxy",reason="worker_failed"}}'

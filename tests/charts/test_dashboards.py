@@ -65,8 +65,8 @@ def test_a_dashboard_is_whole(board: dict[str, Any]) -> None:
 def test_its_variables_choose_source_job_namespace_and_instance(board: dict[str, Any]) -> None:
     found = variables(board)
     assert (found["datasource"]["type"], found["datasource"]["query"]) == ("datasource", "prometheus")
-    assert found.keys() - {"experiment"} == {"datasource", "job", "namespace", "instance"}
-    assert ("experiment" in found) == (board["uid"] == "solfa-experiment")
+    assert found.keys() - {"project", "experiment"} == {"datasource", "job", "namespace", "instance"}
+    assert {"project", "experiment"} & set(found) == ({"project", "experiment"} if board["uid"] == "solfa-experiment" else set())
     for name, variable in found.items():
         assert variable["label"]
         if name != "datasource":

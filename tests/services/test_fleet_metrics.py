@@ -53,7 +53,9 @@ class Hand:
         self.metrics.passed(Pass(0.1, 0, failed, leads))
 
     def value(self, name: str, **labels: str) -> float | None:
-        return self.metrics.registry.get_sample_value(f"solfa_{name}", labels)
+        return self.metrics.registry.get_sample_value(
+            f"solfa_{name}", {"project": "default", **labels} if name.startswith("experiment_") else labels
+        )
 
     def series(self, name: str) -> list[dict[str, str]]:
         found = [one for family in self.metrics.registry.collect() for one in family.samples if one.name == f"solfa_{name}"]

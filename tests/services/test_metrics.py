@@ -141,13 +141,13 @@ def test_many_scrapes_read_the_database_once() -> None:
 
 
 def test_a_living_experiment_has_series_of_its_own_and_a_finished_one_has_none(gallery: Running) -> None:
-    of_live = 'experiment="live",stage="proxy"'
+    of_live = 'experiment="live",project="default",stage="proxy"'
     text = wait_for(
         lambda: text if f'solfa_experiment_averaged_weight_ratio{{domain="books",{of_live}}}' in (text := scraped(gallery)) else ""
     )
     assert f"solfa_experiment_step{{{of_live}}} 6.0" in text
     assert f'solfa_experiment_excess_loss{{domain="web",{of_live}}} 0.25' in text
-    assert 'solfa_experiment_stage_phase_seconds{experiment="live",phase="running",stage="proxy"}' in text
+    assert 'solfa_experiment_stage_phase_seconds{experiment="live",phase="running",project="default",stage="proxy"}' in text
     assert 'experiment="done"' not in text
     assert "solfa_leader 1.0" in text
     assert 'solfa_attempts_ended_total{kind="reference",reason="worker_failed_permanently"} 1.0' in text
