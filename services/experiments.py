@@ -222,7 +222,7 @@ class Experiments:
 
     def _parsed(self, text: str) -> ExperimentSpec:
         spec = parse_spec(text)
-        check_sources(spec, self._settings.check_sources)
+        check_sources(spec, self._settings.check_sources, self._settings.reach)
         return spec
 
     def _change(self, name_or_id: str, change: Callable[[Experiment], Experiment], event: NewEvent, if_match: str | None) -> Experiment:

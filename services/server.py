@@ -120,7 +120,7 @@ def open_service(settings: Settings) -> Iterator[Service]:
 def open_cluster(settings: Settings, bucket_url: str) -> Cluster:
     """What the settings name. Raises ClusterUnavailable where it cannot be worked with."""
     if settings.cluster == "local":
-        return LocalCluster(settings.apps, bucket_url, settings.slots)
+        return LocalCluster(settings.apps, bucket_url, settings.slots, reach=settings.reach)
     from services.launch.kubernetes import KubernetesCluster  # noqa: PLC0415  # a second of imports, which a laptop does not need
 
     cluster = KubernetesCluster(place(settings, bucket_url))
@@ -146,6 +146,7 @@ def place(settings: Settings, bucket_url: str) -> Place:
         environment=settings.trainer_env,
         shm_mb=settings.shm_mb,
         data_claims=settings.data_claims,
+        reach=settings.reach,
         metrics_port=settings.trainer_metrics_port,
     )
 

@@ -6,10 +6,12 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
+from urllib.parse import unquote, urlsplit
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError, model_validator
 
 from api.errors import BadRequest
+from api.reach import Reach
 from api.spec.compute import RESOURCE_PATTERN
 from services.access.origin import is_loopback
 
@@ -17,6 +19,8 @@ PREFIX = "SOLFA_"
 PASSED_ON = ("PATH", "HOME", "USER", "LOGNAME", "LANG", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", "CUDA_HOME")
 PASSED_ON_PREFIXES = ("LC_", "AWS_", "HF_", "NCCL_", "GLOO_", "TORCH_", "TORCHINDUCTOR_", "TRITON_", "SSL_CERT_", "COVERAGE_")
 ADMIN_TOKEN_LETTERS = 20
+HOME_FILES = ("service.json", "service.log", "service.lock", "env")  # beside the embedded database and bucket
+IMAGE_DATA = "/data"  # where trainer images hold texts, if they do
 POD_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 
 
@@ -68,6 +72,9 @@ class Settings(BaseModel):
     """Whether this process moves experiments on, or only answers."""
     check_sources: bool = True
     """Whether sources are read at submission; off where the service cannot reach them."""
+    data_roots: Listed | None = None
+    """Folders that specs may read, with commas between; links out of them are not followed. Not set: every one while listening on
+    loopback; in a cluster those of SOLFA_DATA_CLAIMS, or /data where there are none; else none."""
     max_body_bytes: int = Field(default=1_000_000, ge=1000)
     """A larger request is refused."""
     max_wait_seconds: float = Field(default=300.0, ge=0)
@@ -113,6 +120,8 @@ class Settings(BaseModel):
             raise ValueError(f"SOLFA_ADMIN_TOKEN has fewer than {ADMIN_TOKEN_LETTERS} letters")
         if self.cluster == "kubernetes" and not self.trainer_image:
             raise ValueError("SOLFA_CLUSTER=kubernetes needs SOLFA_TRAINER_IMAGE")
+        if relative := [root for root in self.data_roots or () if not root.startswith("/")]:
+            raise ValueError(f"SOLFA_DATA_ROOTS: {relative[0]} is relative; give absolute paths")
         if self.bucket_claim and not re.fullmatch(r"file:///[^/].*/[^/]+", self.bucket_url):
             raise ValueError("SOLFA_BUCKET_CLAIM needs a SOLFA_BUCKET_URL that is a folder within the volume: file:///where/it/is/folder")
         return self
@@ -162,6 +171,31 @@ class Settings(BaseModel):
     @property
     def bucket(self) -> str:
         return self.bucket_url or (self.home / "bucket").absolute().as_uri()
+
+    @property
+    def reach(self) -> Reach:
+        """What specs may read; on a cluster, in training pods, which have nothing of the service but a bucket on a volume."""
+        roots = self.data_roots
+        if roots is None and self.cluster == "kubernetes":
+            roots = tuple(self.data_claims.values()) or (IMAGE_DATA,)
+        elif roots is None and not self.on_loopback:
+            roots = ()
+        return Reach(roots=roots, closed=self._own_files() if self.cluster == "local" else self._bucket_files())
+
+    def _own_files(self) -> tuple[str, ...]:
+        """What the service keeps, wherever it was told to."""
+        home, database = self.home.absolute(), urlsplit(self.database)
+        files = [self.apps.absolute(), *(home / name for name in HOME_FILES)]
+        if database.scheme.startswith("sqlite"):
+            path = unquote(database.path).removeprefix("/")
+            files += [Path(f"{Path(path).absolute()}{end}") for end in ("", "-wal", "-shm", "-journal")]
+        return (*(str(file) for file in files), *self._bucket_files())
+
+    def _bucket_files(self) -> tuple[str, ...]:
+        """Of a bucket that is a folder: what training pods have of the service, where it is on a volume."""
+        bucket = urlsplit(self.bucket)
+        folder = Path(unquote(bucket.path))
+        return (str(folder), str(folder.with_name(f".{folder.name}.lock"))) if bucket.scheme == "file" else ()
 
     @property
     def training_namespace(self) -> str:
