@@ -37,6 +37,14 @@ def _split(value: Any) -> Any:
     return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
 
 
+def _is_secret(name: str, value: str) -> bool:
+    """Whether a variable holds one, by its name, or by its value: a URL with a password."""
+    ends = ("TOKEN", "SECRET", "PASSWORD", "PASSWD", "CREDENTIALS", "PRIVATE_KEY", "ACCESS_KEY", "API_KEY")
+    return (name.upper().endswith(ends) and "DISABLE" not in name.upper()) or bool(
+        re.match(r"[a-z0-9+.-]+://[^/@]*:[^/@]*@", value.lower())
+    )
+
+
 Mapped = Annotated[dict[str, str], BeforeValidator(_parsed)]
 Listed = Annotated[tuple[str, ...], BeforeValidator(_split)]
 
@@ -77,6 +85,11 @@ class Settings(BaseModel):
     loopback; in a cluster those of SOLFA_DATA_CLAIMS, or /data where there are none; else none."""
     max_body_bytes: int = Field(default=1_000_000, ge=1000)
     """A larger request is refused."""
+    request_seconds: float = Field(default=30.0, gt=0)
+    """A request's head must have come within this time, and then its body."""
+    requests_per_minute: int | None = Field(default=None, ge=0)
+    """Of one token, or of one address where none was shown; more are answered 429. 0: as many as they like. Not set: 1200, but no limit
+    while listening on loopback."""
     max_wait_seconds: float = Field(default=300.0, ge=0)
     """The longest `?wait=`."""
     heartbeat_seconds: float = Field(default=15.0, gt=0)
@@ -122,6 +135,10 @@ class Settings(BaseModel):
             raise ValueError("SOLFA_CLUSTER=kubernetes needs SOLFA_TRAINER_IMAGE")
         if relative := [root for root in self.data_roots or () if not root.startswith("/")]:
             raise ValueError(f"SOLFA_DATA_ROOTS: {relative[0]} is relative; give absolute paths")
+        if secret := next((name for name, value in self.trainer_env.items() if _is_secret(name, value)), None):
+            raise ValueError(
+                f"SOLFA_TRAINER_ENV is shown to whoever validates a spec; put {secret} into the Secret of SOLFA_TRAINER_SECRET"
+            )
         if self.bucket_claim and not re.fullmatch(r"file:///[^/].*/[^/]+", self.bucket_url):
             raise ValueError("SOLFA_BUCKET_CLAIM needs a SOLFA_BUCKET_URL that is a folder within the volume: file:///where/it/is/folder")
         return self
@@ -171,6 +188,11 @@ class Settings(BaseModel):
     @property
     def bucket(self) -> str:
         return self.bucket_url or (self.home / "bucket").absolute().as_uri()
+
+    @property
+    def quota_of_requests(self) -> int:
+        """A minute, for each caller; 0: no limit."""
+        return (0 if self.on_loopback else 1200) if self.requests_per_minute is None else self.requests_per_minute
 
     @property
     def reach(self) -> Reach:

@@ -120,6 +120,8 @@ def test_an_unknown_field_without_a_near_one_lists_what_there_is() -> None:
         ({"models": {"proxy": {"config": {"hidden_size": 4}}}}, "/models/proxy", "needs a `model_type`"),
         ({"models": {"proxy": {"config": {"model_type": "llama", "auto_map": {"AutoConfig": "o/r--x.Y"}}}}}, "/models/proxy", "`auto_map`"),
         ({"models": {"proxy": {"config": {"model_type": "llama", "x": {"_attn_implementation": "o/r"}}}}}, "/models/proxy", "fetched"),
+        ({"domains": {f"d{n}": {"source": {"type": "jsonl", "paths": ["/x"]}} for n in range(1001)}}, "/domains", "1,000 of these at most"),
+        ({"compute": {"default": {"replicas": {"min": 1, "max": 129}}}}, "/compute/default/replicas/max", "at most 128"),
         ({"tokenizer": {"type": "hub", "name": "../../etc/x"}}, "/tokenizer/name", ""),
         ({"models": {"proxy": {"config": {"model_type": "llama", "x": float("inf")}}}}, "/models/proxy/config/x", "finite"),
         ({"training": {}}, "/training/proxy", "`proxy` is required"),

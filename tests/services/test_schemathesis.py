@@ -22,7 +22,7 @@ ANSWERED = re.compile(r'solfa_http_request_duration_seconds_count\{method="(\w+)
 
 def submit_all(service: Running) -> None:
     """An experiment in each kind of phase, and some to be cancelled, retried and deleted."""
-    service.submit("live", {"steps": 6, "hang": {"proxy": [1]}}, compute={"default": {"replicas": {"min": 1, "max": 1000}}})
+    service.submit("live", {"steps": 6, "hang": {"proxy": [1]}}, compute={"default": {"replicas": {"min": 1, "max": 128}}})
     service.submit("broken", {"permanent": ["reference"]})
     service.submit("done", {"steps": 6})
     for number in range(8):
