@@ -16,7 +16,7 @@ from urllib.parse import quote
 import httpx
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from api.access import PROJECT_HEADER, IssuedToken, NewToken, TokenList, TokenView
+from api.access import PROJECT_HEADER, AuditEntry, AuditPage, IssuedToken, NewToken, TokenList, TokenView
 from api.errors import BadRequest, NotFound, NotReady, ServiceUnreachable, SolfaError
 from api.experiment import ExperimentPhase
 from api.plan import Plan
@@ -206,6 +206,16 @@ class Client:
     def tokens(self) -> list[TokenView]:
         """Newest first, those that have ended too."""
         return _understood(TokenList, self._request("GET", TOKENS).content).tokens
+
+    def audit(self) -> Iterator[AuditEntry]:
+        """Changes that somebody made, newest first, page by page."""
+        cursor: dict[str, int] = {}
+        while True:
+            page = _understood(AuditPage, self._request("GET", "/v1/audit", params={"limit": 200, **cursor}).content)
+            yield from page.entries
+            if page.next_cursor is None:
+                return
+            cursor = {"cursor": page.next_cursor}
 
     def revoke_token(self, token_id: str) -> TokenView:
         return _understood(TokenView, self._request("DELETE", f"{TOKENS}{_path(token_id)}").content)

@@ -24,12 +24,12 @@ from services.metrics import VERSION, Metrics
 from services.page import routes as page
 from services.page import sign_in
 from services.rates import Rates
-from services.routes import events, experiments, health, report, stages, tokens, weights
+from services.routes import audit, events, experiments, health, report, stages, tokens, weights
 from services.routes.context import Context
 from services.settings import Settings
 from services.store import ExperimentStore
 
-ROUTERS = (experiments, stages, weights, report, events, tokens, health, sign_in, page)
+ROUTERS = (experiments, stages, weights, report, events, tokens, audit, health, sign_in, page)
 
 
 def create_app(settings: Settings, store: ExperimentStore, bucket: Bucket, cluster: Cluster, metrics: Metrics | None = None) -> FastAPI:

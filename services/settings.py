@@ -14,6 +14,7 @@ from api.errors import BadRequest
 from api.reach import Reach
 from api.spec.compute import RESOURCE_PATTERN
 from services.access.origin import is_loopback
+from services.quotas import Quota
 
 PREFIX = "SOLFA_"
 PASSED_ON = ("PATH", "HOME", "USER", "LOGNAME", "LANG", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", "CUDA_HOME")
@@ -46,6 +47,7 @@ def _is_secret(name: str, value: str) -> bool:
 
 
 Mapped = Annotated[dict[str, str], BeforeValidator(_parsed)]
+Quotas = Annotated[dict[str, Quota], BeforeValidator(_parsed)]
 Listed = Annotated[tuple[str, ...], BeforeValidator(_split)]
 
 
@@ -90,6 +92,9 @@ class Settings(BaseModel):
     requests_per_minute: int | None = Field(default=None, ge=0)
     """Of one token, or of one address where none was shown; more are answered 429. 0: as many as they like. Not set: 1200, but no limit
     while listening on loopback."""
+    quotas: Quotas = {}
+    """A JSON object: how much of a project may live at once, such as `{"speech": {"experiments": 5, "gpus": 16}, "*": {"replicas": 8}}`;
+    `*` is every project that is not named."""
     max_wait_seconds: float = Field(default=300.0, ge=0)
     """The longest `?wait=`."""
     heartbeat_seconds: float = Field(default=15.0, gt=0)

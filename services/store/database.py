@@ -13,7 +13,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from api.errors import BadRequest, StoreError, StoreTooNew, StoreUnavailable
 from services.store.schema import HEAD, metadata
 
-LOCK_MIGRATION, LOCK_EVENTS = 7_300_001, 7_300_002  # PostgreSQL's advisory locks, by number
+LOCK_MIGRATION, LOCK_EVENTS, LOCK_QUOTA = 7_300_001, 7_300_002, 7_300_003  # PostgreSQL's advisory locks, by number
 BUSY_SECONDS = 5.0
 
 
