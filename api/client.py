@@ -44,6 +44,7 @@ WAIT_SLICE = 20.0  # seconds one request waits for weights; a longer wait is man
 TOKENS = "/v1/tokens"
 LAST_EVENT = "experiment_finished"
 ENDED = (ExperimentPhase.SUCCEEDED, ExperimentPhase.FAILED, ExperimentPhase.CANCELLED)
+PATIENCE = 3  # times that a request is sent again, having come too soon
 PAUSE = 0.5  # seconds before asking again
 _LINE_END = re.compile(r"\r\n|\n|\r")
 
@@ -255,10 +256,16 @@ class Client:
         return self._request(method, f"/v1/experiments{path}", **request)
 
     def _request(self, method: str, path: str, **request: Any) -> httpx.Response:
-        try:
-            response = self._http.request(method, path, **request)
-        except httpx.HTTPError as error:
-            raise self._unreachable(error) from error
+        """One that came too soon is asked again after the time that the service says."""
+        for patience in range(PATIENCE, -1, -1):
+            try:
+                response = self._http.request(method, path, **request)
+            except httpx.HTTPError as error:
+                raise self._unreachable(error) from error
+            soon = response.headers.get("retry-after", "") if response.status_code == 429 and patience else ""
+            if not soon.isdecimal():
+                break
+            time.sleep(min(int(soon), 60))
         _check(response)
         return response
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from api.client import Client
 from tests.services.running import Running, problem, running
 
 SECONDS = 1.0
@@ -124,3 +125,10 @@ def test_who_asks_too_often_is_told_when_to_ask_again_and_probes_are_not(tmp_pat
 
 def test_nobody_is_counted_on_a_laptop(brisk: Running) -> None:
     assert not [name for name in brisk.get("").headers if name.lower().startswith("ratelimit")]
+
+
+def test_the_client_waits_for_as_long_as_it_is_told(tmp_path: Path) -> None:
+    with running(tmp_path, requests_per_minute=120, reconcile=False) as service, Client(str(service.http.base_url)) as client:
+        while service.get("").status_code == 200:
+            pass
+        assert list(client.experiments()) == []
