@@ -107,7 +107,7 @@ def _written(draw: random.Random, spec: dict[str, Any]) -> str:
         return json.dumps(spec, ensure_ascii=draw.random() < 0.5)
     try:
         return str(yaml.safe_dump(spec, allow_unicode=draw.random() < 0.5, sort_keys=False))
-    except (yaml.YAMLError, UnicodeEncodeError):  # what YAML cannot write
+    except (yaml.YAMLError, UnicodeEncodeError, RecursionError):  # what YAML cannot write
         return json.dumps(spec)
 
 
