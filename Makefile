@@ -3,11 +3,12 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help install demo test lint bench cluster-test clean
+.PHONY: help install demo test lint bench fuzz audit cluster-test clean
 help:
 	@echo "make demo   fetch real text, search its mixture, compare three (about ten minutes after the installation)"
 	@echo "make test   every test; make lint runs ruff, mypy and the import contracts alone"
 	@echo "make bench  measure what the README claims; prints a table, writes bench.json"
+	@echo "make fuzz   post 10,000 specs that went wrong; make audit asks whether a locked package is withdrawn or known to be vulnerable"
 	@echo "make cluster-test  the same on Kubernetes: needs KUBECONFIG, SOLFA_TEST_REGISTRY, SOLFA_TEST_HOST (tests/cluster/README.md)"
 
 $(VENV)/installed: requirements.lock pyproject.toml
@@ -33,6 +34,12 @@ test: lint
 
 bench: install
 	$(BIN)/python -m tests.benchmarks $(BENCH)
+
+fuzz: install
+	SOLFA_FUZZ=10000 $(BIN)/pytest -n 0 -s --timeout 3600 tests/services/test_fuzz.py
+
+audit: install
+	$(BIN)/python -m tests.audit
 
 cluster-test: install
 	$(BIN)/pytest -n 0 --durations 0 --durations-min 1 tests/cluster tests/charts $(CLUSTER_ARGS)

@@ -88,6 +88,37 @@ class IssuedToken(TokenView):
     secret: str
 
 
+class AuditEntry(BaseModel):
+    """One change that somebody made; it stays when what was changed is gone."""
+
+    model_config = ConfigDict(frozen=True, use_attribute_docstrings=True)
+
+    id: int
+    """Rises with time."""
+    at: datetime
+    by: str
+    """Name of the token; `local` where none are asked for."""
+    token_id: str | None = None
+    address: str
+    """From which the request came; empty for what was written to the database itself."""
+    action: str
+    """`submit`, `cancel`, `retry`, `resize`, `delete`, `create_token` or `revoke_token`."""
+    project: str | None
+    experiment_id: str | None = None
+    experiment: str | None = None
+    """Its name."""
+    spec_sha256: str | None = None
+    details: dict[str, str | int] = {}
+    """Such as the stage and machines of a resize, or the token that was issued."""
+
+
+class AuditPage(BaseModel):
+    """Newest first; `next_cursor` is None on the last page."""
+
+    entries: list[AuditEntry]
+    next_cursor: int | None
+
+
 class TokenList(BaseModel):
     """Newest first."""
 

@@ -58,7 +58,7 @@ class _Patience:
 
     def pause(self, number: int) -> float:
         """Seconds after the `number`-th failure, from 0; some of it by chance, so that many do not come at once."""
-        return min(_LONGEST_PAUSE, _FIRST_PAUSE * 2.0**number) * random.uniform(0.5, 1)
+        return min(_LONGEST_PAUSE, _FIRST_PAUSE * 2.0**number) * random.uniform(0.5, 1)  # noqa: S311  # it spreads retries, and guards nothing
 
     @property
     def config(self) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from urllib.parse import quote
 import httpx
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from api.access import PROJECT_HEADER, IssuedToken, NewToken, TokenList, TokenView
+from api.access import PROJECT_HEADER, AuditEntry, AuditPage, IssuedToken, NewToken, TokenList, TokenView
 from api.errors import BadRequest, NotFound, NotReady, ServiceUnreachable, SolfaError
 from api.experiment import ExperimentPhase
 from api.plan import Plan
@@ -44,6 +44,7 @@ WAIT_SLICE = 20.0  # seconds one request waits for weights; a longer wait is man
 TOKENS = "/v1/tokens"
 LAST_EVENT = "experiment_finished"
 ENDED = (ExperimentPhase.SUCCEEDED, ExperimentPhase.FAILED, ExperimentPhase.CANCELLED)
+PATIENCE = 3  # times that a request is sent again, having come too soon
 PAUSE = 0.5  # seconds before asking again
 _LINE_END = re.compile(r"\r\n|\n|\r")
 
@@ -207,6 +208,16 @@ class Client:
         """Newest first, those that have ended too."""
         return _understood(TokenList, self._request("GET", TOKENS).content).tokens
 
+    def audit(self) -> Iterator[AuditEntry]:
+        """Changes that somebody made, newest first, page by page."""
+        cursor: dict[str, int] = {}
+        while True:
+            page = _understood(AuditPage, self._request("GET", "/v1/audit", params={"limit": 200, **cursor}).content)
+            yield from page.entries
+            if page.next_cursor is None:
+                return
+            cursor = {"cursor": page.next_cursor}
+
     def revoke_token(self, token_id: str) -> TokenView:
         return _understood(TokenView, self._request("DELETE", f"{TOKENS}{_path(token_id)}").content)
 
@@ -245,10 +256,16 @@ class Client:
         return self._request(method, f"/v1/experiments{path}", **request)
 
     def _request(self, method: str, path: str, **request: Any) -> httpx.Response:
-        try:
-            response = self._http.request(method, path, **request)
-        except httpx.HTTPError as error:
-            raise self._unreachable(error) from error
+        """One that came too soon is asked again after the time that the service says."""
+        for patience in range(PATIENCE, -1, -1):
+            try:
+                response = self._http.request(method, path, **request)
+            except httpx.HTTPError as error:
+                raise self._unreachable(error) from error
+            soon = response.headers.get("retry-after", "") if response.status_code == 429 and patience else ""
+            if not soon.isdecimal():
+                break
+            time.sleep(min(int(soon), 60))
         _check(response)
         return response
 

@@ -13,7 +13,10 @@ SolfaError
 ├── BadRequest                   bad_request             400
 │   ├── UnsupportedMediaType     unsupported_media_type  415
 │   ├── InvalidRequest           invalid_request         422  a body or parameter that says what cannot be
-│   └── ContentTooLarge          content_too_large       413
+│   ├── ContentTooLarge          content_too_large       413
+│   └── RequestTimeout           request_timeout         408  a body that did not come in time
+├── TooManyRequests              too_many_requests       429  retryable: after Retry-After
+├── QuotaExceeded                quota_exceeded          429  what a project may have at once is had
 ├── DataError                    bad_data                422  unreadable, empty or too small a source
 ├── NonFiniteLoss                non_finite_loss         500  NaN or inf while training
 ├── BucketError                  bucket_error            502
@@ -106,6 +109,18 @@ class InvalidRequest(BadRequest):
 
 class ContentTooLarge(BadRequest):
     code, status = "content_too_large", 413
+
+
+class RequestTimeout(BadRequest):
+    code, status = "request_timeout", 408
+
+
+class TooManyRequests(SolfaError):
+    code, status, retryable = "too_many_requests", 429, True
+
+
+class QuotaExceeded(SolfaError):
+    code, status = "quota_exceeded", 429
 
 
 class DataError(SolfaError):

@@ -1,8 +1,10 @@
 """Every bucket key, as a function. A prefix ends in a slash."""
 
+EXPERIMENTS, PROBES = "experiments/", "probes/"  # all that the service and its stages ever write is below these
+
 
 def experiment_prefix(experiment_id: str) -> str:
-    return f"experiments/{experiment_id}/"
+    return f"{EXPERIMENTS}{experiment_id}/"
 
 
 def spec(experiment_id: str) -> str:
@@ -75,4 +77,4 @@ def attempt_log(experiment_id: str, stage: str, attempt: int) -> str:
 
 
 def probe(token: str) -> str:
-    return f"probes/{token}"
+    return f"{PROBES}{token}"

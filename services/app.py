@@ -18,16 +18,18 @@ from services.access.tokens import Tokens
 from services.experiments import Experiments
 from services.histories import Histories
 from services.launch.cluster import Cluster
+from services.limits import Bodies, Often
 from services.logs import LogKeeper
 from services.metrics import VERSION, Metrics
 from services.page import routes as page
 from services.page import sign_in
-from services.routes import events, experiments, health, report, stages, tokens, weights
+from services.rates import Rates
+from services.routes import audit, events, experiments, health, report, stages, tokens, weights
 from services.routes.context import Context
 from services.settings import Settings
 from services.store import ExperimentStore
 
-ROUTERS = (experiments, stages, weights, report, events, tokens, health, sign_in, page)
+ROUTERS = (experiments, stages, weights, report, events, tokens, audit, health, sign_in, page)
 
 
 def create_app(settings: Settings, store: ExperimentStore, bucket: Bucket, cluster: Cluster, metrics: Metrics | None = None) -> FastAPI:
@@ -42,7 +44,10 @@ def create_app(settings: Settings, store: ExperimentStore, bucket: Bucket, clust
         app.include_router(module.router)
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]  # FastAPI's documented way to extend the document
 
+    app.add_middleware(Bodies, most=settings.max_body_bytes, seconds=settings.request_seconds)
     app.add_middleware(Gate, tokens=issued if settings.guarded else None, on_loopback=settings.on_loopback, clock=utc_now)
+    if settings.quota_of_requests:
+        app.add_middleware(Often, rates=Rates(settings.quota_of_requests, time.monotonic))
     app.add_middleware(Timed, metrics=metrics)
     return app
 

@@ -17,14 +17,16 @@ from api.spec import ExperimentSpec, Replicas, parse_spec
 from api.stage_config import StageConfig, StageReport
 from api.stages import StagePhase, StageReason
 from api.views import ExperimentList, ExperimentSummary, ExperimentView, FailureView, StageView, Validated
+from services.access.changes import change_by
 from services.access.principal import LOCAL, Principal
 from services.failures import failure_of
 from services.inputs import spec_of
 from services.launch.cluster import Cluster, LaunchRequest
 from services.logs import LogKeeper
+from services.quotas import quota_guard
 from services.settings import Settings
 from services.sources import check_sources, fingerprints
-from services.store import ExperimentStore, Idempotent, NewEvent
+from services.store import Change, ExperimentStore, Idempotent, NewEvent
 
 ID_LETTERS = "abcdefghijklmnopqrstuvwxyz234567"
 TERMINAL = (ExperimentPhase.SUCCEEDED, ExperimentPhase.FAILED, ExperimentPhase.CANCELLED)
@@ -75,7 +77,7 @@ class Experiments:
         copy = keys.spec(experiment.id)
         self._bucket.put(copy, experiment.spec_text.encode())
         try:
-            stored = self._store.create(experiment, idempotent, self._clock())
+            stored = self._store.create(experiment, idempotent, self._clock(), self._told("submit", within=experiment))
         except SolfaError:
             with suppress(SolfaError):
                 self._bucket.delete(copy)
@@ -126,7 +128,7 @@ class Experiments:
                 raise Conflict(f"{experiment.name} has {experiment.phase}; there is nothing to cancel.")
             return experiment.model_copy(update={"cancel_requested_at": self._clock()})
 
-        return self._change(name_or_id, change, NewEvent("cancel_requested"), if_match)
+        return self._change(name_or_id, change, NewEvent("cancel_requested"), if_match, "cancel")
 
     def retry(self, name_or_id: str, if_match: str | None = None) -> Experiment:
         """Give every failed or cancelled stage another try, keeping its attempts. Raises Conflict where none has ended so.
@@ -140,7 +142,7 @@ class Experiments:
             stages = tuple(stage if stage.phase is StagePhase.SUCCEEDED else _again(stage) for stage in experiment.stages)
             return experiment.model_copy(update={"stages": stages, "cancel_requested_at": None})
 
-        return self._change(name_or_id, change, NewEvent("retry_requested"), if_match)
+        return self._change(name_or_id, change, NewEvent("retry_requested"), if_match, "retry")
 
     def resize(self, name_or_id: str, stage_name: str, replicas: int, if_match: str | None = None) -> Experiment:
         """Ask for a live stage to have so many machines, in this attempt and in later ones; a second time is harmless.
@@ -155,7 +157,7 @@ class Experiments:
                 raise Conflict(f"{stage_name} of {experiment.name} has {_ended_as(stage.phase)}; it has no machines any more.")
             return experiment.with_stage(stage.model_copy(update={"replicas": replicas}))
 
-        return self._change(name_or_id, change, NewEvent("resize_requested", stage_name, {"replicas": replicas}), if_match)
+        return self._change(name_or_id, change, NewEvent("resize_requested", stage_name, {"replicas": replicas}), if_match, "resize")
 
     def delete(self, name_or_id: str, if_match: str | None = None) -> None:
         """Remove a finished experiment and what it made, but for results that others adopted. Raises Conflict while it is live."""
@@ -164,7 +166,7 @@ class Experiments:
         if experiment.phase not in TERMINAL:
             raise Conflict(f"{experiment.name} is {experiment.phase}; cancel it first.")
         self._bucket.exists(keys.spec(experiment.id))  # a bucket that is away says so before the record is gone
-        self._store.delete(experiment.id, experiment.version)  # a retry in between wins
+        self._store.delete(experiment.id, experiment.version, self._told("delete"))  # a retry in between wins
         self._bucket.delete(keys.spec(experiment.id))
         for prefix in self._unused(experiment):
             self._bucket.delete_prefix(prefix)
@@ -222,10 +224,18 @@ class Experiments:
 
     def _parsed(self, text: str) -> ExperimentSpec:
         spec = parse_spec(text)
-        check_sources(spec, self._settings.check_sources)
+        check_sources(spec, self._settings.check_sources, self._settings.reach)
         return spec
 
-    def _change(self, name_or_id: str, change: Callable[[Experiment], Experiment], event: NewEvent, if_match: str | None) -> Experiment:
+    def _told(self, action: str, event: NewEvent | None = None, within: Experiment | None = None) -> Change:
+        """What the audit record is told; `within`: the record as it is to be, which is held to its project's quota."""
+        details = {"stage": event.stage, **(event.data or {})} if event and event.stage else {}
+        guard = quota_guard(within, self._settings.quotas) if within else None
+        return change_by(self._by, action, self._clock(), details, guard)
+
+    def _change(
+        self, name_or_id: str, change: Callable[[Experiment], Experiment], event: NewEvent, if_match: str | None, action: str
+    ) -> Experiment:
         for _ in range(TRIES):
             experiment = self._store.get(name_or_id)
             _check_version(experiment, if_match)
@@ -233,7 +243,8 @@ class Experiments:
             if changed == experiment:
                 return experiment
             try:
-                stored = self._store.replace(changed, [event], self._clock())
+                told = self._told(action, event, None if action == "cancel" else changed)
+                stored = self._store.replace(changed, [event], self._clock(), change=told)
             except StaleVersion:
                 if if_match is not None:
                     raise

@@ -38,6 +38,13 @@ def problem(status: int, code: str, detail: str, instance: str | None = None, **
     return Problem(document.model_dump(mode="json") | extra, status_code=status)
 
 
+def answer_to(error: SolfaError, path: str, headers: Mapping[str, str]) -> Problem:
+    """The response to a request for `path` that failed with `error`."""
+    answer = problem(error.status, error.code, error.message, path, **error.extra)
+    answer.headers.update(headers)
+    return answer
+
+
 def install(app: FastAPI) -> None:
     """Answer every exception of `app` with a problem document."""
 
@@ -45,10 +52,7 @@ def install(app: FastAPI) -> None:
     def _ours(request: Request, error: SolfaError) -> Problem:
         if error.status >= 500:
             log.warning("%s %s: %s", request.method, request.url.path, error.message)
-        answer = problem(error.status, error.code, error.message, request.url.path, **error.extra)
-        if error.retryable:
-            answer.headers["Retry-After"] = "1"
-        return answer
+        return answer_to(error, request.url.path, {"Retry-After": "1"} if error.retryable else {})
 
     @app.exception_handler(RequestValidationError)
     def _bad_parameter(request: Request, error: RequestValidationError) -> Problem:
@@ -81,10 +85,12 @@ EXAMPLES: dict[int, tuple[str, str]] = {  # what each status stands for: a code,
     403: ("forbidden", "The token nightly may read; this needs one of scope submit."),
     404: ("not_found", "There is no experiment demo."),
     409: ("conflict", "demo has succeeded; there is nothing to cancel."),
+    408: ("request_timeout", "The body did not come within 30 s; send it faster."),
     412: ("stale_version", "demo is at version 7, not 6; read it again and decide anew."),
-    413: ("content_too_large", "The spec is over 1,000,000 bytes."),
+    413: ("content_too_large", "The body is over 1,000,000 bytes."),
     415: ("unsupported_media_type", "The spec is not read as image/png; send one of application/yaml, application/json."),
     422: ("invalid_request", "/query/limit: Input should be greater than or equal to 1"),
+    429: ("too_many_requests", "More than 1200 requests in a minute came from you; ask again in 1 second."),
     500: ("internal", "Something failed that should not; the service's log has the rest."),
     502: ("bucket_error", "The bucket refuses access to experiments/; check its permissions."),
     503: ("store_unavailable", "The database is locked by another process; try again in a moment."),
@@ -94,7 +100,7 @@ EXAMPLES: dict[int, tuple[str, str]] = {  # what each status stands for: a code,
 
 def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """What OpenAPI says of a route's failures; `describe` has the rest."""
-    return {status: {"description": EXAMPLES[status][1]} for status in (*statuses, 401, 403, 500, 503)}
+    return {status: {"description": EXAMPLES[status][1]} for status in (*statuses, 401, 403, 408, 413, 429, 500, 503)}
 
 
 def describe(document: dict[str, Any]) -> None:
@@ -120,7 +126,7 @@ def _response(status: int) -> dict[str, Any]:
     example = json.loads(bytes(problem(status, code, detail, "/v1/experiments/demo").body))
     content = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/ProblemDocument"}, "example": example}}
     response: dict[str, Any] = {"description": HTTPStatus(status).phrase, "content": content}
-    if status == HTTPStatus.SERVICE_UNAVAILABLE:
+    if status in (HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.TOO_MANY_REQUESTS):
         response["headers"] = {"Retry-After": {"description": "Seconds to wait.", "schema": {"type": "integer"}}}
     return response
 

@@ -17,6 +17,7 @@ from services.app import create_app
 from services.launch.cluster import Cluster
 from services.launch.local import LocalCluster
 from services.launch.manifest import Place
+from services.limits import prompt
 from services.metrics import Metrics
 from services.reconciler import Pace, Reconciler
 from services.settings import Settings
@@ -24,6 +25,7 @@ from services.store import ExperimentStore, open_store
 
 log = logging.getLogger(__name__)
 JOIN_SECONDS = 10
+CONNECTIONS = 4000  # at once; those beyond are answered 503: each costs memory
 
 
 class Service:
@@ -48,7 +50,14 @@ class Service:
         """Listen until a signal; `on_ready` is told the URL. Raises Conflict when the port is taken."""
         listener = _listen(self.settings.host, self.settings.port)
         host, port = listener.getsockname()[:2]
-        config = uvicorn.Config(self.app, log_level="warning", access_log=False, timeout_graceful_shutdown=3)
+        config = uvicorn.Config(
+            self.app,
+            http=prompt(self.settings.request_seconds),
+            limit_concurrency=CONNECTIONS,
+            log_level="warning",
+            access_log=False,
+            timeout_graceful_shutdown=3,
+        )
         server = self._server = _Server(config, lambda: self._ready(on_ready, f"http://{host}:{port}"))
         thread = threading.Thread(target=self._reconciler.run, args=(self._stop,), name="reconciler")
         if self.settings.reconcile:
@@ -120,7 +129,7 @@ def open_service(settings: Settings) -> Iterator[Service]:
 def open_cluster(settings: Settings, bucket_url: str) -> Cluster:
     """What the settings name. Raises ClusterUnavailable where it cannot be worked with."""
     if settings.cluster == "local":
-        return LocalCluster(settings.apps, bucket_url, settings.slots)
+        return LocalCluster(settings.apps, bucket_url, settings.slots, reach=settings.reach)
     from services.launch.kubernetes import KubernetesCluster  # noqa: PLC0415  # a second of imports, which a laptop does not need
 
     cluster = KubernetesCluster(place(settings, bucket_url))
@@ -146,6 +155,7 @@ def place(settings: Settings, bucket_url: str) -> Place:
         environment=settings.trainer_env,
         shm_mb=settings.shm_mb,
         data_claims=settings.data_claims,
+        reach=settings.reach,
         metrics_port=settings.trainer_metrics_port,
     )
 

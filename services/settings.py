@@ -6,17 +6,22 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
+from urllib.parse import unquote, urlsplit
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError, model_validator
 
 from api.errors import BadRequest
+from api.reach import Reach
 from api.spec.compute import RESOURCE_PATTERN
 from services.access.origin import is_loopback
+from services.quotas import Quota
 
 PREFIX = "SOLFA_"
 PASSED_ON = ("PATH", "HOME", "USER", "LOGNAME", "LANG", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", "CUDA_HOME")
 PASSED_ON_PREFIXES = ("LC_", "AWS_", "HF_", "NCCL_", "GLOO_", "TORCH_", "TORCHINDUCTOR_", "TRITON_", "SSL_CERT_", "COVERAGE_")
 ADMIN_TOKEN_LETTERS = 20
+HOME_FILES = ("service.json", "service.log", "service.lock", "env")  # beside the embedded database and bucket
+IMAGE_DATA = "/data"  # where trainer images hold texts, if they do
 POD_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 
 
@@ -33,7 +38,16 @@ def _split(value: Any) -> Any:
     return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
 
 
+def _is_secret(name: str, value: str) -> bool:
+    """Whether a variable holds one, by its name, or by its value: a URL with a password."""
+    ends = ("TOKEN", "SECRET", "PASSWORD", "PASSWD", "CREDENTIALS", "PRIVATE_KEY", "ACCESS_KEY", "API_KEY")
+    return (name.upper().endswith(ends) and "DISABLE" not in name.upper()) or bool(
+        re.match(r"[a-z0-9+.-]+://[^/@]*:[^/@]*@", value.lower())
+    )
+
+
 Mapped = Annotated[dict[str, str], BeforeValidator(_parsed)]
+Quotas = Annotated[dict[str, Quota], BeforeValidator(_parsed)]
 Listed = Annotated[tuple[str, ...], BeforeValidator(_split)]
 
 
@@ -68,8 +82,19 @@ class Settings(BaseModel):
     """Whether this process moves experiments on, or only answers."""
     check_sources: bool = True
     """Whether sources are read at submission; off where the service cannot reach them."""
+    data_roots: Listed | None = None
+    """Folders that specs may read, with commas between; links out of them are not followed. Not set: every one while listening on
+    loopback; in a cluster those of SOLFA_DATA_CLAIMS, or /data where there are none; else none."""
     max_body_bytes: int = Field(default=1_000_000, ge=1000)
     """A larger request is refused."""
+    request_seconds: float = Field(default=30.0, gt=0)
+    """A request's head must have come within this time, and then its body."""
+    requests_per_minute: int | None = Field(default=None, ge=0)
+    """Of one token, or of one address where none was shown; more are answered 429. 0: as many as they like. Not set: 1200, but no limit
+    while listening on loopback."""
+    quotas: Quotas = {}
+    """A JSON object: how much of a project may live at once, such as `{"speech": {"experiments": 5, "gpus": 16}, "*": {"replicas": 8}}`;
+    `*` is every project that is not named."""
     max_wait_seconds: float = Field(default=300.0, ge=0)
     """The longest `?wait=`."""
     heartbeat_seconds: float = Field(default=15.0, gt=0)
@@ -113,6 +138,12 @@ class Settings(BaseModel):
             raise ValueError(f"SOLFA_ADMIN_TOKEN has fewer than {ADMIN_TOKEN_LETTERS} letters")
         if self.cluster == "kubernetes" and not self.trainer_image:
             raise ValueError("SOLFA_CLUSTER=kubernetes needs SOLFA_TRAINER_IMAGE")
+        if relative := [root for root in self.data_roots or () if not root.startswith("/")]:
+            raise ValueError(f"SOLFA_DATA_ROOTS: {relative[0]} is relative; give absolute paths")
+        if secret := next((name for name, value in self.trainer_env.items() if _is_secret(name, value)), None):
+            raise ValueError(
+                f"SOLFA_TRAINER_ENV is shown to whoever validates a spec; put {secret} into the Secret of SOLFA_TRAINER_SECRET"
+            )
         if self.bucket_claim and not re.fullmatch(r"file:///[^/].*/[^/]+", self.bucket_url):
             raise ValueError("SOLFA_BUCKET_CLAIM needs a SOLFA_BUCKET_URL that is a folder within the volume: file:///where/it/is/folder")
         return self
@@ -162,6 +193,36 @@ class Settings(BaseModel):
     @property
     def bucket(self) -> str:
         return self.bucket_url or (self.home / "bucket").absolute().as_uri()
+
+    @property
+    def quota_of_requests(self) -> int:
+        """A minute, for each caller; 0: no limit."""
+        return (0 if self.on_loopback else 1200) if self.requests_per_minute is None else self.requests_per_minute
+
+    @property
+    def reach(self) -> Reach:
+        """What specs may read; on a cluster, in training pods, which have nothing of the service but a bucket on a volume."""
+        roots = self.data_roots
+        if roots is None and self.cluster == "kubernetes":
+            roots = tuple(self.data_claims.values()) or (IMAGE_DATA,)
+        elif roots is None and not self.on_loopback:
+            roots = ()
+        return Reach(roots=roots, closed=self._own_files() if self.cluster == "local" else self._bucket_files())
+
+    def _own_files(self) -> tuple[str, ...]:
+        """What the service keeps, wherever it was told to."""
+        home, database = self.home.absolute(), urlsplit(self.database)
+        files = [self.apps.absolute(), *(home / name for name in HOME_FILES)]
+        if database.scheme.startswith("sqlite"):
+            path = unquote(database.path).removeprefix("/")
+            files += [Path(f"{Path(path).absolute()}{end}") for end in ("", "-wal", "-shm", "-journal")]
+        return (*(str(file) for file in files), *self._bucket_files())
+
+    def _bucket_files(self) -> tuple[str, ...]:
+        """Of a bucket that is a folder: what training pods have of the service, where it is on a volume."""
+        bucket = urlsplit(self.bucket)
+        folder = Path(unquote(bucket.path))
+        return (str(folder), str(folder.with_name(f".{folder.name}.lock"))) if bucket.scheme == "file" else ()
 
     @property
     def training_namespace(self) -> str:

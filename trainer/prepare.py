@@ -65,7 +65,7 @@ class _Share:
         self._encoder = _kept_encoder(context)
 
     def _begin(self) -> str:
-        plan = make_plan(self._context.config, self._bucket)
+        plan = make_plan(self._context.config, self._bucket, self._context.world.reach)
         if _kept_encoder(self._context) is None and not _is_tokenised(self._context):
             _keep_new_encoder(self._context)
         key = f"{self._scratch}plans/{uuid.uuid4().hex}.json"
@@ -79,7 +79,7 @@ class _Share:
         if world.is_first:
             tally.expect(sum(unit.size for unit in units), sum(unit.size for unit in units if unit.done))
         left = [unit for unit in units if not unit.done]
-        tokeniser = Tokeniser(self._context.config.spec, self._encoder)
+        tokeniser = Tokeniser(self._context.config.spec, self._encoder, self._context.world.reach)
         for index in deal([unit.size for unit in left], world.size)[world.rank]:
             self._tokenise(left[index], tokeniser, tally)
         tally.say()
@@ -139,7 +139,7 @@ def _kept_encoder(context: StageContext) -> Encoder | None:
 
 def _keep_new_encoder(context: StageContext) -> None:
     context.reporter.progress("training the tokenizer")
-    encoder, key = make_encoder(context.config.spec, context.bucket), _tokenizer_key(context)
+    encoder, key = make_encoder(context.config.spec, context.bucket, context.world.reach), _tokenizer_key(context)
     context.bucket.put(key, encoder.to_json().encode())
     context.bucket.put(f"{key}.eos", encoder.eos_token.encode())
 

@@ -19,7 +19,9 @@ import zstandard
 from numpy.typing import NDArray
 
 from api.errors import DataError
+from api.reach import Reach, refusal
 from api.spec import DatasetSource, DoremiSource, JsonlSource, NanotronSource, ParquetSource, Source
+from trainer.opening import check_reach, opened
 
 Ids = NDArray[np.int32]
 _OPEN_FILES = 64  # at a time, well below what a process may open
@@ -49,39 +51,45 @@ class Piece:
     size: int
 
 
-def pieces(source: Source, domain: str, side: str = "train") -> list[Piece]:
-    """The pieces of a source's one side, in its order. Raises DataError when there is none."""
+def pieces(source: Source, domain: str, reach: Reach, side: str = "train") -> list[Piece]:
+    """The pieces of a source's one side, in its order. Raises DataError when there is none, or one is outside of `reach`."""
     if isinstance(source, JsonlSource | ParquetSource):
         files: set[Path] = set()
         for pattern in source.paths:
+            if reason := refusal(pattern, pattern, reach):
+                raise DataError(f"Domain {domain}: {reason}.")
             matched = {path for name in glob.glob(pattern, recursive=True) if (path := Path(name)).is_file()}
             if not matched:
                 raise DataError(f"Domain {domain}: no file matches {pattern}; correct the source's paths.")
             files |= matched
+        for path in files:
+            check_reach(path, reach, f"Domain {domain}")
         return [Piece(path, path.stat().st_size) for path in sorted(files)]
     folder = _source_folder(source, domain, side)
+    check_reach(folder, reach, f"Domain {domain}")
     folders = [folder] if isinstance(source, DatasetSource) else _saved_folders(folder, domain)
     return [Piece(path, sum(file.stat().st_size for file in path.rglob("*.arrow"))) for path in folders]
 
 
-def read_piece(source: Source, path: Path, domain: str) -> Iterator[Document]:
-    """The documents of one piece, in order. Raises DataError that names the file and line, or the column, that cannot be read."""
+def read_piece(source: Source, path: Path, domain: str, reach: Reach) -> Iterator[Document]:
+    """The documents of one piece, in order. Raises DataError that names the file and line, or the column, that cannot be read, and
+    for what is outside of `reach`."""
     if isinstance(source, JsonlSource):
-        return _jsonl(path, source.text_field, domain)
+        return _jsonl(path, source.text_field, domain, reach)
     if isinstance(source, ParquetSource):
-        return _parquet(path, source.text_field, domain)
+        return _parquet(path, source.text_field, domain, reach)
     if isinstance(source, DatasetSource):
-        return _dataset(path, source.text_field, domain)
-    return _tokenised(path, domain)
+        return _dataset(path, source.text_field, domain, reach)
+    return _tokenised(path, domain, reach)
 
 
-def read_documents(source: Source, domain: str, interleave: bool = False, side: str = "train") -> Iterator[Document]:
+def read_documents(source: Source, domain: str, reach: Reach, interleave: bool = False, side: str = "train") -> Iterator[Document]:
     """All documents of a source. `interleave` takes them from its pieces in turn, for a sample that does not favour the first.
 
     Raises DataError, as `read_piece` does.
     """
-    found = pieces(source, domain, side)
-    streams = [read_piece(source, piece.path, domain) for piece in found]
+    found = pieces(source, domain, reach, side)
+    streams = [read_piece(source, piece.path, domain, reach) for piece in found]
     if not interleave:
         yield from itertools.chain.from_iterable(streams)
     groups = -(-len(streams) // _OPEN_FILES)
@@ -120,10 +128,10 @@ def _in_turn(streams: list[Iterator[Document]]) -> Iterator[Document]:
         streams = still
 
 
-def _jsonl(path: Path, field: str, domain: str) -> Iterator[Document]:
+def _jsonl(path: Path, field: str, domain: str, reach: Reach) -> Iterator[Document]:
     number = 0
     try:
-        with path.open("rb") as raw:
+        with opened(path, reach, f"Domain {domain}") as raw:
             for line in _lines(raw, path):
                 if line.strip():
                     yield Document(_text(json.loads(line), field), raw.tell())
@@ -189,28 +197,30 @@ def _text(record: Any, field: str) -> str:
     return text
 
 
-def _parquet(path: Path, field: str, domain: str) -> Iterator[Document]:
+def _parquet(path: Path, field: str, domain: str, reach: Reach) -> Iterator[Document]:
     try:
-        file = pq.ParquetFile(path)
-        if field not in file.schema_arrow.names:
-            raise DataError(f"Domain {domain}: {path} has no column `{field}` (text_field); it has {', '.join(file.schema_arrow.names)}.")
-        size, done = path.stat().st_size, 0
-        for batch in file.iter_batches(batch_size=_ROWS, columns=[field]):
-            done += batch.num_rows
-            for text in batch.column(0).to_pylist():
-                if not isinstance(text, str):
-                    raise DataError(f"Domain {domain}: the column `{field}` of {path} holds something that is not text; name another.")
-                yield Document(text, size * done // max(1, file.metadata.num_rows))
+        with opened(path, reach, f"Domain {domain}") as raw, pq.ParquetFile(raw) as file:
+            if field not in file.schema_arrow.names:
+                names = ", ".join(file.schema_arrow.names)
+                raise DataError(f"Domain {domain}: {path} has no column `{field}` (text_field); it has {names}.")
+            size, done = path.stat().st_size, 0
+            for batch in file.iter_batches(batch_size=_ROWS, columns=[field]):
+                done += batch.num_rows
+                for text in batch.column(0).to_pylist():
+                    if not isinstance(text, str):
+                        raise DataError(f"Domain {domain}: the column `{field}` of {path} holds something that is not text; name another.")
+                    yield Document(text, size * done // max(1, file.metadata.num_rows))
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise DataError(
             f"Domain {domain}: {path} is not a readable Parquet file ({first_line(error)}); repair it, or take it out of the source."
         ) from error
 
 
-def _dataset(folder: Path, field: str, domain: str) -> Iterator[Document]:
-    rows = _load(folder, domain)
+def _dataset(folder: Path, field: str, domain: str, reach: Reach) -> Iterator[Document]:
+    rows = _load(folder, domain, reach)
     if field not in rows.column_names:
         raise DataError(f"Domain {domain}: {folder} has no column `{field}` (text_field); it has {', '.join(rows.column_names)}.")
+    _check_plain(rows.features[field], field, folder, domain)
     size = sum(path.stat().st_size for path in folder.glob("*.arrow"))
     texts = rows.select_columns(field)  # the others are not to be decoded with it
     for start in range(0, len(rows), _ROWS):
@@ -220,11 +230,12 @@ def _dataset(folder: Path, field: str, domain: str) -> Iterator[Document]:
             yield Document(text, size * min(len(rows), start + _ROWS) // len(rows))
 
 
-def _tokenised(folder: Path, domain: str) -> Iterator[Document]:
+def _tokenised(folder: Path, domain: str, reach: Reach) -> Iterator[Document]:
     """Rows of ids from one folder."""
-    rows = _load(folder, domain)
+    rows = _load(folder, domain, reach)
     if "input_ids" not in rows.column_names:
         raise DataError(f"Domain {domain}: {folder} has no column `input_ids`; it has {', '.join(rows.column_names)}.")
+    _check_plain(rows.features["input_ids"], "input_ids", folder, domain)
     columns = rows.select_columns("input_ids")
     position = 0
     for start in range(0, len(rows), _ROWS):
@@ -241,13 +252,37 @@ def _ids(row: Any, folder: Path, domain: str) -> Ids:
     return ids.astype(np.int32)
 
 
-def _load(folder: Path, domain: str) -> Any:
+def _load(folder: Path, domain: str, reach: Reach) -> Any:
+    """The folder's rows. Its own description says which files hold them, so that is read first; afterwards they are mapped, and what a
+    link is changed to no longer matters."""
     try:
+        _check_files(folder, domain, reach)
         loaded = datasets.load_from_disk(str(folder))
-    except (ValueError, OSError, KeyError) as error:
+    except (ValueError, OSError, KeyError, TypeError, AttributeError) as error:
         raise DataError(
             f"Domain {domain}: {folder} is not a folder that save_to_disk wrote ({first_line(error)}); write it anew."
         ) from error
     if not isinstance(loaded, datasets.Dataset):
         raise DataError(f"Domain {domain}: {folder} holds several splits; name one of {', '.join(loaded)} below it.")
     return loaded
+
+
+def _check_files(folder: Path, domain: str, reach: Reach) -> None:
+    """Raises DataError for a description that names files elsewhere, or one that is reached by a link out of `reach`."""
+    check_reach(folder, reach, f"Domain {domain}")
+    state = folder / "state.json"
+    for name in ("dataset_info.json", "dataset_dict.json"):
+        check_reach(folder / name, reach, f"Domain {domain}")
+    check_reach(state, reach, f"Domain {domain}")
+    for named in json.loads(state.read_bytes())["_data_files"] if state.is_file() else ():
+        name = named["filename"]
+        if Path(name).name != name:
+            raise DataError(f"Domain {domain}: {state} names files outside of its folder; write it anew.")
+        check_reach(folder / name, reach, f"Domain {domain}")
+
+
+def _check_plain(feature: Any, column: str, folder: Path, domain: str) -> None:
+    """Raises DataError for a column that is decoded when it is read (an image, a sound): decoding fetches whatever the rows name."""
+    inner = getattr(feature, "feature", feature)
+    if not isinstance(inner, datasets.Value):
+        raise DataError(f"Domain {domain}: the column `{column}` of {folder} is {type(inner).__name__}, not text or ids; name another.")

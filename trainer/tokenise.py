@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from api.errors import DataError
+from api.reach import Reach
 from api.spec import ExperimentSpec, HeldOut, Pretokenized, ValidationSource
 from trainer.shards import ShardWriter
 from trainer.sources import Document, read_piece
@@ -20,8 +21,8 @@ BATCH_SIZE = 1 << 20  # characters (or ids) in them, at which a batch is full: d
 class Tokeniser:
     """Text to ids by the experiment's tokenizer; rows that are tokenised already are checked, and go through as they are."""
 
-    def __init__(self, spec: ExperimentSpec, encoder: Encoder | None) -> None:
-        self._spec, self._encoder = spec, encoder
+    def __init__(self, spec: ExperimentSpec, encoder: Encoder | None, reach: Reach) -> None:
+        self._spec, self._encoder, self._reach = spec, encoder, reach
         self._row_length = spec.sequence_length + 1
         self._vocab_size = spec.tokenizer.vocab_size if isinstance(spec.tokenizer, Pretokenized) else 0
 
@@ -30,7 +31,7 @@ class Tokeniser:
         the piece read since it was told last."""
         validation = self._spec.domains[unit.domain].validation
         seen = text_bytes = 0
-        for batch in _batches(read_piece(unit.source_of(self._spec), unit.path, unit.domain)):
+        for batch in _batches(read_piece(unit.source_of(self._spec), unit.path, unit.domain, self._reach)):
             position = min(batch[-1].position, unit.size)
             advance(position - seen)
             seen = position

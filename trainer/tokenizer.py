@@ -10,7 +10,9 @@ from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from api.bucket import Bucket
 from api.errors import DataError, SolfaError
+from api.reach import Reach, refused_key
 from api.spec import ExperimentSpec, FileTokenizer, HubTokenizer, TrainedTokenizer
+from trainer.opening import opened
 from trainer.sources import first_line, read_documents
 from trainer.world import Interrupted, stop_requested
 
@@ -38,13 +40,13 @@ class Encoder:
         return str(self._backend.to_str(pretty=False))
 
 
-def make_encoder(spec: ExperimentSpec, bucket: Bucket) -> Encoder:
+def make_encoder(spec: ExperimentSpec, bucket: Bucket, reach: Reach) -> Encoder:
     """Train or load the spec's tokenizer. Raises DataError when it cannot be had, or does not fit."""
     chosen = spec.tokenizer
     if isinstance(chosen, TrainedTokenizer):
-        return Encoder(_train(_sample(spec, chosen.sample_bytes), chosen.vocab_size), EOS)
+        return Encoder(_train(_sample(spec, chosen.sample_bytes, reach), chosen.vocab_size), EOS)
     if isinstance(chosen, FileTokenizer):
-        return load_encoder(_read(chosen.path, bucket), chosen.eos_token, chosen.path)
+        return load_encoder(_read(chosen.path, bucket, reach), chosen.eos_token, chosen.path)
     if isinstance(chosen, HubTokenizer):
         return _from_hub(chosen)
     raise DataError("A spec with pretokenized sources has no tokenizer to encode text with.")
@@ -61,12 +63,22 @@ def load_encoder(text: str, eos: str, name: str) -> Encoder:
     return Encoder(backend, eos)
 
 
-def _read(path: str, bucket: Bucket) -> str:
+def _read(path: str, bucket: Bucket, reach: Reach) -> str:
     try:
-        data = bucket.get(path.removeprefix(BUCKET)).data if path.startswith(BUCKET) else Path(path).read_bytes()
-        return data.decode()
+        return (_of_bucket(path.removeprefix(BUCKET), bucket) if path.startswith(BUCKET) else _of_file(Path(path), reach)).decode()
     except (OSError, UnicodeDecodeError, SolfaError) as error:
         raise DataError(f"The tokenizer {path} cannot be read ({first_line(error)}); correct tokenizer.path.") from error
+
+
+def _of_bucket(key: str, bucket: Bucket) -> bytes:
+    if reason := refused_key(key):
+        raise DataError(f"The tokenizer: {reason}.")
+    return bucket.get(key).data
+
+
+def _of_file(path: Path, reach: Reach) -> bytes:
+    with opened(path, reach, "The tokenizer") as file:
+        return file.read()
 
 
 def _from_hub(chosen: HubTokenizer) -> Encoder:
@@ -94,11 +106,11 @@ def _train(texts: Iterable[str], vocab_size: int) -> Backend:
     return backend
 
 
-def _sample(spec: ExperimentSpec, budget: int) -> Iterator[str]:
+def _sample(spec: ExperimentSpec, budget: int, reach: Reach) -> Iterator[str]:
     """The same number of bytes of each domain (or all it has), its files in turn."""
     for name in spec.domain_names:
         left = budget // len(spec.domain_names)
-        for document in read_documents(spec.domains[name].source, name, interleave=True):
+        for document in read_documents(spec.domains[name].source, name, reach, interleave=True):
             if left <= 0:
                 break
             if stop_requested():

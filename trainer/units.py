@@ -8,6 +8,7 @@ from pydantic import BaseModel
 
 from api import keys
 from api.bucket import Bucket
+from api.reach import Reach
 from api.spec import ExperimentSpec, Source, ValidationSource
 from api.stage_config import StageConfig
 from trainer.shards import Shard
@@ -62,8 +63,9 @@ class Plan(BaseModel):
         return [unit for unit in self.units if unit.domain == domain]
 
 
-def make_plan(config: StageConfig, bucket: Bucket) -> Plan:
-    """What the sources hold, less what the scratch folder says is done. Raises DataError where a source has nothing."""
+def make_plan(config: StageConfig, bucket: Bucket, reach: Reach) -> Plan:
+    """What the sources hold, less what the scratch folder says is done. Raises DataError where a source has nothing, or is outside of
+    `reach`."""
     scratch, spec = keys.scratch_prefix(config.experiment_id, config.plan.name), config.spec
     there = {entry.key for entry in bucket.list(scratch)}
     units = []
@@ -75,7 +77,7 @@ def make_plan(config: StageConfig, bucket: Bucket) -> Plan:
         if isinstance(domain.validation, ValidationSource):
             found.append(("validation", domain.validation.source))
         for side, source in found:
-            for piece in pieces(source, name, side):
+            for piece in pieces(source, name, reach, side):
                 unit = Unit(domain=name, source=side, path=piece.path, size=piece.size)
                 units.append(unit.model_copy(update={"done": unit_marker(scratch, unit) in there}))
     return Plan(units=units)

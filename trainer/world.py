@@ -14,6 +14,8 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed import HashStore, Store  # type: ignore[attr-defined]  # they are documented, but not in its __all__
 
+from api.reach import EVERYTHING, Reach
+
 T = TypeVar("T")
 
 
@@ -34,6 +36,8 @@ class World:
     """Elastic restarts of this process within the attempt."""
     cache: Path = Path(tempfile.gettempdir()) / "solfa-cache"
     """Where what is fetched from a remote bucket is kept."""
+    reach: Reach = EVERYTHING
+    """What may be read for a spec."""
     store: Store = field(default_factory=HashStore, compare=False)
     """Small values that all ranks read and write, kept by rank 0's process."""
     metrics_port: int | None = None
@@ -112,6 +116,7 @@ def join_world(patience: timedelta) -> World:
         restarts=int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")),
         store=store,
         metrics_port=int(port) if port.isdecimal() else None,
+        reach=Reach.model_validate_json(os.environ.get("SOLFA_REACH", "{}")).followed(),
         **({"cache": Path(cache)} if cache else {}),
     )
 

@@ -13,9 +13,9 @@ ResourceName = Annotated[str, Field(pattern=RESOURCE_PATTERN)]
 class Replicas(Part):
     """Machines (pods) of an elastic stage."""
 
-    min: int = Field(default=1, ge=1)
+    min: int = Field(default=1, ge=1, le=128)
     """Training goes on while so many are there."""
-    max: int = Field(default=1, ge=1)
+    max: int = Field(default=1, ge=1, le=128)
     """So many are asked for."""
 
     @model_validator(mode="after")
@@ -30,15 +30,15 @@ class Compute(Part):
 
     replicas: Replicas = Replicas()
     """Machines; one on a laptop."""
-    processes: int = Field(default=1, ge=1)
+    processes: int = Field(default=1, ge=1, le=256)
     """Processes a replica; on GPUs, one a GPU."""
     cpus: float = Field(default=1.0, gt=0)
     """CPU cores a replica."""
     memory_mb: int = Field(default=4096, ge=64)
     """Memory a replica, in MiB."""
-    gpus: int = Field(default=0, ge=0)
+    gpus: int = Field(default=0, ge=0, le=256)
     """GPUs a replica."""
-    resources: dict[ResourceName, Annotated[int, Field(ge=1)]] = {}
+    resources: dict[ResourceName, Annotated[int, Field(ge=1)]] = Field(default={}, max_length=16)
     """Other devices a replica, by the names that the cluster gives them: `{rdma/hca: 1}`."""
     parallelism: Literal["ddp", "fsdp"] = "ddp"
     """Replicated, or sharded with FSDP2."""

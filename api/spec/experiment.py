@@ -26,7 +26,7 @@ class ExperimentSpec(Part):
     """Lower-case letters, digits and dashes, at most 40; unique in the service."""
     description: str = ""
     """For people: what this run is meant to show, and why its numbers are what they are."""
-    domains: dict[DomainName, Domain] = Field(min_length=1)
+    domains: dict[DomainName, Domain] = Field(min_length=1, max_length=1000)
     """Named sources of text."""
     tokenizer: Tokenizer = TrainedTokenizer()
     """What turns text into ids."""

@@ -1,10 +1,14 @@
 """The models' shapes: a preset of the paper, or any `transformers` causal LM config."""
 
+from collections.abc import Iterator
 from typing import Any, Literal, NamedTuple, Self
 
 from pydantic import Field, model_validator
 
 from api.spec.base import Part
+
+FETCHING = ("auto_map", "attn_implementation", "experts_implementation", "backbone", "use_pretrained_backbone", "trust_remote_code")
+"""Fields of a config by which `transformers` may fetch code or weights from a hub; and those that begin with `_`, its own."""
 
 
 class Shape(NamedTuple):
@@ -42,7 +46,17 @@ class Model(Part):
             raise ValueError("give exactly one of `preset` and `config`")
         if self.config is not None and not isinstance(self.config.get("model_type"), str):
             raise ValueError("`config` needs a `model_type`, for example llama or gpt_neox")
+        if fetching := sorted({name for name in _fields(self.config or {}) if name in FETCHING or name.startswith("_")}):
+            raise ValueError(f"`config` may not have `{fetching[0]}`, by which code or weights could be fetched; leave it out")
         return self
+
+
+def _fields(config: dict[str, Any]) -> Iterator[str]:
+    """Names, those of mappings within included."""
+    for name, value in config.items():
+        yield str(name)
+        if isinstance(value, dict):
+            yield from _fields(value)
 
 
 class Models(Part):

@@ -68,7 +68,7 @@ def _sentence(detail: ErrorDetails, here: Any) -> str:
         return f"{_shown(given)} will not do: {_PATTERNS.get(limits['pattern'], 'its pattern is ' + limits['pattern'])}"
     if kind in ("too_short", "string_too_short"):
         return "this is empty; give at least one"
-    return detail["msg"].removeprefix("Value error, ")
+    return f"there may be {limits['max_length']:,} of these at most" if kind == "too_long" else detail["msg"].removeprefix("Value error, ")
 
 
 def _near(pointer: str, message: str, given: str, allowed: Iterable[str]) -> Problem:

@@ -11,7 +11,7 @@ class JsonlSource(Part):
     """Lines of JSON, plain, .gz or .zst, one document a line."""
 
     type: Literal["jsonl"] = "jsonl"
-    paths: list[Text] = Field(min_length=1)
+    paths: list[Text] = Field(min_length=1, max_length=10_000)
     """Files or globs; relative paths are resolved against the folder the spec was submitted from."""
     text_field: Text = "text"
     """The member of each object that holds the text."""
@@ -21,7 +21,7 @@ class ParquetSource(Part):
     """Parquet files, one document a row."""
 
     type: Literal["parquet"] = "parquet"
-    paths: list[Text] = Field(min_length=1)
+    paths: list[Text] = Field(min_length=1, max_length=10_000)
     """Files or globs."""
     text_field: Text = "text"
     """The column that holds the text."""

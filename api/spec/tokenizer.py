@@ -23,7 +23,7 @@ class FileTokenizer(Part):
     type: Literal["file"] = "file"
     path: Text
     """An absolute path, or `bucket:<key>`."""
-    eos_token: Text = "<|endoftext|>"
+    eos_token: Text = "<|endoftext|>"  # noqa: S105  # a token of text
     """The token appended to each document; it must be in the vocabulary."""
 
 
@@ -31,7 +31,7 @@ class HubTokenizer(Part):
     """A tokenizer by its hub name; needs a network, or a cache, where `prepare` runs."""
 
     type: Literal["hub"] = "hub"
-    name: Text
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)?$")
     """For example `EleutherAI/gpt-neox-20b`."""
     revision: Text = "main"
     """Branch, tag or commit; a commit makes the run repeatable."""

@@ -1,6 +1,7 @@
 """The gate: every request goes through it and comes out with a Principal, or not at all; so no route can be forgotten."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime, timedelta
 from http.cookies import CookieError, SimpleCookie
 from urllib.parse import quote
@@ -40,7 +41,7 @@ class Gate:
         except SolfaError as error:
             await _refusal(error, scope, headers)(scope, receive, send)
             return
-        scope.setdefault("state", {})["principal"] = principal
+        scope.setdefault("state", {})["principal"] = principal and replace(principal, address=(scope.get("client") or ("",))[0])
         if principal is None or principal.token_id is None:
             await self._app(scope, receive, send)
             return

@@ -1,6 +1,6 @@
 """Who a request is from, and what they may do: a frozen value that goes with the request."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from api.access import ADMIN_NAME, DEFAULT_PROJECT, Scope
@@ -20,6 +20,8 @@ class Principal:
     experiment_id: str | None = None
     """The one whose weights it reads, where its scope is `weights`."""
     expires_at: datetime | None = None
+    address: str = field(default="", compare=False)
+    """Which the request came from, for the audit record."""
 
     def check(self, needed: Scope) -> None:
         """Raises Forbidden where this needs a scope that they do not have."""

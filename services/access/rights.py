@@ -4,7 +4,7 @@ from api.access import Scope
 from services.access.origin import SAFE
 
 WEIGHTS = frozenset({"get_weights"})
-ADMIN = frozenset({"create_token", "list_tokens", "revoke_token"})
+ADMIN = frozenset({"create_token", "list_tokens", "revoke_token", "list_audit"})
 OPEN_PATHS = ("/healthz", "/readyz", "/sign-in", "/sign-out")
 """What answers without a token: what watches the process, and the way in; beside them the page's scripts and styles."""
 

@@ -12,6 +12,7 @@ from datetime import datetime, timedelta
 
 from api.access import TOKEN_PREFIX, IssuedToken, NewToken, Scope, TokenView
 from api.errors import StoreError, Unauthorized
+from services.access.changes import change_by
 from services.access.principal import ADMINISTRATOR, Principal
 from services.store import ExperimentStore, TokenRow
 
@@ -58,7 +59,8 @@ class Tokens:
             revoked_at=None,
             last_used_at=None,
         )
-        self._store.tokens.add(TokenRow(_sha256(secret), view))
+        told = {"token": view.id, "name": view.name, "scope": view.scope.value}
+        self._store.tokens.add(TokenRow(_sha256(secret), view), change_by(by, "create_token", now, told))
         return IssuedToken(secret=secret, **view.model_dump())
 
     def all(self, by: Principal) -> list[TokenView]:
@@ -68,7 +70,7 @@ class Tokens:
     def revoke(self, token_id: str, by: Principal) -> TokenView:
         """Of use nowhere from now on; on other replicas after some seconds. Raises NotFound."""
         by.check(Scope.ADMIN)
-        view = self._store.tokens.revoke(token_id, by.project, self._clock())
+        view = self._store.tokens.revoke(token_id, by.project, change_by(by, "revoke_token", self._clock(), {"token": token_id}))
         with self._lock:
             self._seen.clear()
         return view

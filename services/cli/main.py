@@ -5,6 +5,7 @@ import sys
 import typer
 
 from api.errors import SolfaError
+from services.cli.audit import audit
 from services.cli.exits import TABLE, Exit, exit_code
 from services.cli.experiments import cancel, delete, events, list_experiments, logs, plan, resize, retry, status, submit, validate
 from services.cli.results import compare, data, replay, report, weights
@@ -26,6 +27,7 @@ app = typer.Typer(help=HELP, epilog=TABLE, no_args_is_help=True)
 for _subject, _commands in SUBJECTS.items():
     for _command in _commands:
         app.command(_command.__name__.partition("_")[0], rich_help_panel=_subject)(_command)
+app.command("audit", rich_help_panel="Who may do what")(audit)
 app.add_typer(tokens_app, name="token", rich_help_panel="Who may do what")
 
 

@@ -90,7 +90,7 @@ def _detach(settings: Settings) -> None:
     log = settings.home / "service.log"
     command = [sys.executable, "-P", "-m", "services.cli", "up", "--home", str(settings.home), "--slots", str(settings.slots)]
     with log.open("ab") as file:
-        process = subprocess.Popen(
+        process = subprocess.Popen(  # noqa: S603  # a list of our own, no shell
             [*command, "--host", settings.host, "--port", str(settings.port)],
             stdin=subprocess.DEVNULL,
             stdout=file,

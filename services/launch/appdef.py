@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from torchx.specs import AppDef, Resource, RetryPolicy, Role
 
+from api.reach import EVERYTHING, Reach
 from api.spec import Compute
 from services.launch.cluster import LaunchRequest
 
@@ -25,6 +26,8 @@ class Site:
     python: str = "python"
     """The interpreter that has the trainer."""
     image: str = ""
+    reach: Reach = EVERYTHING
+    """What the trainer may read for a spec."""
 
 
 def make_app(request: LaunchRequest, site: Site) -> AppDef:
@@ -42,6 +45,7 @@ def make_app(request: LaunchRequest, site: Site) -> AppDef:
             "GOMP_SPINCOUNT": "20000",  # spin for a moment, then sleep: threads that spin on starve, 20 times slower, beside any other load
             "PYTHONUNBUFFERED": "1",
             "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1",  # without it torch 2.13 hangs when a worker is lost
+            **({} if site.reach == EVERYTHING else {"SOLFA_REACH": site.reach.model_dump_json()}),
         },
         num_replicas=compute.replicas.max,
         min_replicas=compute.replicas.min,

@@ -16,6 +16,7 @@ from torchx.runner import Runner
 from torchx.specs import AppDryRunInfo, make_app_handle
 
 from api.errors import ClusterUnavailable, LaunchRejected
+from api.reach import EVERYTHING, Reach
 from services.launch.appdef import Site, make_app
 from services.launch.cluster import AppPhase, AppStatus, LaunchRequest
 from services.launch.phases import to_phase
@@ -33,10 +34,16 @@ class LocalCluster:
     """
 
     def __init__(
-        self, root: Path, bucket_url: str, slots: int = 1, command: Sequence[str] | None = None, grace_seconds: float = 30.0
+        self,
+        root: Path,
+        bucket_url: str,
+        slots: int = 1,
+        command: Sequence[str] | None = None,
+        grace_seconds: float = 30.0,
+        reach: Reach = EVERYTHING,
     ) -> None:
         cpus = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
-        self._site = Site(bucket_url, max(1, cpus // slots), tuple(command) if command else None, python=sys.executable)
+        self._site = Site(bucket_url, max(1, cpus // slots), tuple(command) if command else None, python=sys.executable, reach=reach)
         with _translated():
             self._scheduler = LocalScheduler(root.absolute(), passed_on(), slots)
         self._runner = Runner("torchx", {NAME: lambda _session, **_options: self._scheduler})  # what TORCHX_* sets must not reach it

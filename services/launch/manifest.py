@@ -13,6 +13,7 @@ from urllib.parse import unquote, urlsplit
 from torchx.specs import AppDef
 
 from api.errors import LaunchRejected
+from api.reach import EVERYTHING, Reach
 from api.spec import Compute
 from services.launch.appdef import ROLE, Site, identity, make_app
 from services.launch.cluster import LaunchRequest
@@ -65,6 +66,8 @@ class Place:
     shm_mb: int = 1024
     data_claims: dict[str, str] = field(default_factory=dict)
     """Volume claims with text to learn from, and where each is mounted in every training pod, read-only."""
+    reach: Reach = EVERYTHING
+    """What training pods may read for a spec."""
     metrics_port: int = 0
     """On which training pods answer Prometheus; 0: they do not."""
 
@@ -80,7 +83,7 @@ def app_for(request: LaunchRequest, place: Place) -> AppDef:
     if place.gpu_resource in compute.resources:
         stage = request.config.plan.name
         raise LaunchRejected(f"{stage} asks for {place.gpu_resource} by name, which is a GPU here; say how many with compute.gpus.")
-    site = Site(place.bucket_url, image=place.image)
+    site = Site(place.bucket_url, image=place.image, reach=place.reach)
     return make_app(request, replace(site, command=tuple(elastic_torchrun(request.app, compute, site.python))))
 
 

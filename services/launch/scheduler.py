@@ -100,7 +100,7 @@ class LocalScheduler(Scheduler[Mapping[str, CfgVal]]):  # type: ignore[misc]  # 
             if not supervisor.try_lock(lock) or self.result(folder.name) is not None:
                 return  # it is alive, or was ended before it began
             with (folder / "supervisor.log").open("ab") as log:
-                subprocess.Popen(
+                subprocess.Popen(  # noqa: S603  # a list of our own, no shell
                     [sys.executable, "-I", "-S", supervisor.__file__, str(folder), str(lock)],
                     env=self._environment,
                     cwd=self.root,

@@ -27,7 +27,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-TOKEN = "SOLFA_APP_TOKEN"  # in the environment of every process of an attempt: how its processes are known, whatever their parents
+TOKEN = "SOLFA_APP_TOKEN"  # in the environment of every process of an attempt: how its processes are known, whatever their parents  # noqa: S105  # a variable's name
 TICK = 0.1  # seconds between looks at the cancel file, a slot, or a process that is to end
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
 
@@ -113,7 +113,7 @@ def _start(folder: Path, request: dict[str, Any]) -> subprocess.Popen[bytes]:
 
     with (folder / "output.log").open("ab") as log:
         try:
-            agent = subprocess.Popen(
+            agent = subprocess.Popen(  # noqa: S603  # the app that the service rendered, no shell
                 request["command"],
                 env={**os.environ, **request["environment"], TOKEN: request["token"]},
                 cwd=request["folder"],

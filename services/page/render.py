@@ -151,6 +151,6 @@ ENVIRONMENT.globals |= {
     "node_width": WIDTH,
     "node_height": HEIGHT,
 }
-ENVIRONMENT.tests["signed_in"] = lambda who: who is not LOCAL
+ENVIRONMENT.tests["signed_in"] = lambda who: who != LOCAL
 ENVIRONMENT.tests["able_to_change"] = lambda who: who.scope.covers(Scope.SUBMIT)
 ENVIRONMENT.tests["missing"] = lambda found: isinstance(found, Missing)

@@ -25,7 +25,7 @@ def form(next_page: Annotated[str, Query(alias="next", max_length=2000)] = "/") 
 
 @router.post("/sign-in")
 async def sign_in(request: Request, service: Unbound) -> Response:
-    fields = parse_qs(await read_body(request, 10_000, FORM, "The form"))
+    fields = parse_qs(await read_body(request, FORM, "The form"))
     secret, next_page = (fields.get(name, [default])[0].strip() for name, default in (("token", ""), ("next", "/")))
     try:
         await run_in_threadpool(service.tokens.principal, secret)

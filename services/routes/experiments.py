@@ -68,7 +68,7 @@ async def submit(
         ),
     ] = None,
 ) -> Any:
-    text = await read_body(request, service.settings.max_body_bytes, MEDIA_TYPES, "The spec")
+    text = await read_body(request, MEDIA_TYPES, "The spec")
     if validate_only:
         validated = await run_in_threadpool(service.experiments.validate, text)
         return Response(validated.model_dump_json(), media_type="application/json")

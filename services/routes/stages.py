@@ -69,7 +69,7 @@ def stage(service: Service, experiment: ExperimentRef, stage: StageRef) -> Stage
 async def resize(  # the body is read here, so that its size and its kind are checked as those of a spec are
     request: Request, response: Response, service: Service, experiment: ExperimentRef, stage: StageRef, if_match: IfMatch = None
 ) -> StageView:
-    text = await read_body(request, service.settings.max_body_bytes, MEDIA_TYPES, "The change")
+    text = await read_body(request, MEDIA_TYPES, "The change")
     try:
         change = StageChange.model_validate_json(text)
     except ValidationError as error:

@@ -29,7 +29,7 @@ BODY: dict[str, Any] = {
     openapi_extra=BODY,
 )
 async def create(request: Request, service: Service) -> IssuedToken:
-    text = await read_body(request, service.settings.max_body_bytes, ("application/json",), "The token")
+    text = await read_body(request, ("application/json",), "The token")
     try:
         asked = NewToken.model_validate_json(text)
     except ValidationError as error:

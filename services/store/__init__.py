@@ -1,10 +1,23 @@
 """The store: the only module that speaks SQL."""
 
 from services.store.database import migrate_engine, open_engine
-from services.store.port import Event, ExperimentStore, Idempotent, Lease, NewEvent, Page, TokenRow, TokenStore
+from services.store.port import AuditStore, Change, Event, ExperimentStore, Idempotent, Lease, NewEvent, Page, TokenRow, TokenStore
 from services.store.sql import SqlStore
 
-__all__ = ["Event", "ExperimentStore", "Idempotent", "Lease", "NewEvent", "Page", "TokenRow", "TokenStore", "migrate", "open_store"]
+__all__ = [
+    "AuditStore",
+    "Change",
+    "Event",
+    "ExperimentStore",
+    "Idempotent",
+    "Lease",
+    "NewEvent",
+    "Page",
+    "TokenRow",
+    "TokenStore",
+    "migrate",
+    "open_store",
+]
 
 
 def open_store(url: str) -> ExperimentStore:

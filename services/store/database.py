@@ -7,13 +7,13 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, create_engine, event, inspect, text
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, NoSuchModuleError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from api.errors import BadRequest, StoreError, StoreTooNew, StoreUnavailable
 from services.store.schema import HEAD, metadata
 
-LOCK_MIGRATION, LOCK_EVENTS = 7_300_001, 7_300_002  # PostgreSQL's advisory locks, by number
+LOCK_MIGRATION, LOCK_EVENTS, LOCK_QUOTA = 7_300_001, 7_300_002, 7_300_003  # PostgreSQL's advisory locks, by number
 BUSY_SECONDS = 5.0
 
 
@@ -44,8 +44,8 @@ def _url(address: str) -> URL:
         if url.drivername == "postgresql":
             url = url.set(drivername="postgresql+psycopg")
         url.get_dialect()
-    except (ArgumentError, NoSuchModuleError) as error:
-        raise BadRequest(f"A store is sqlite:///file or postgresql+psycopg://host/database, not {address!r}.") from error
+    except (ArgumentError, ValueError):  # what it says is left out: it may hold a password
+        raise BadRequest("A store is sqlite:///file or postgresql+psycopg://host/database, not what was given.") from None
     if url.get_backend_name() not in ("sqlite", "postgresql"):
         raise BadRequest(f"A store is sqlite:///file or postgresql+psycopg://host/database, not {url.get_backend_name()}.")
     return url

@@ -1,10 +1,11 @@
 """The ExperimentStore port: records with compare-and-swap, events, a lease with fencing, idempotency keys."""
 
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Protocol
 
-from api.access import TokenView
+from api.access import AuditEntry, TokenView
 from api.experiment import Experiment, ExperimentPhase
 
 
@@ -64,10 +65,31 @@ class TokenRow:
     view: TokenView
 
 
+@dataclass(frozen=True)
+class Change:
+    """A change that somebody asked for: what is written of it into the audit record, in its own transaction, and what it is held to."""
+
+    action: str
+    by: str
+    token_id: str | None
+    address: str
+    at: datetime
+    details: Mapping[str, str | int] = field(default_factory=dict)
+    guard: Callable[[Sequence[Experiment]], None] | None = None
+    """Called with the project's live experiments as they are just before, and until the change is stored; what it raises undoes all."""
+
+
+class AuditStore(Protocol):
+    """Raises StoreUnavailable."""
+
+    def page(self, project: str | None, limit: int, before: int | None) -> list[AuditEntry]:
+        """Of a project, or of every one, newest first: those whose id is below `before`."""
+
+
 class TokenStore(Protocol):
     """Raises StoreUnavailable."""
 
-    def add(self, row: TokenRow) -> None: ...
+    def add(self, row: TokenRow, change: Change) -> None: ...
 
     def find(self, sha256: str) -> TokenRow | None:
         """By the hash of its secret, whatever has become of it."""
@@ -75,7 +97,7 @@ class TokenStore(Protocol):
     def all(self, project: str | None) -> list[TokenView]:
         """Of a project, or of every one, newest first."""
 
-    def revoke(self, token_id: str, project: str | None, at: datetime) -> TokenView:
+    def revoke(self, token_id: str, project: str | None, change: Change) -> TokenView:
         """A second time is harmless. Raises NotFound."""
 
     def used(self, token_id: str, at: datetime) -> None: ...
@@ -87,10 +109,13 @@ class ExperimentStore(Protocol):
     @property
     def tokens(self) -> TokenStore: ...
 
+    @property
+    def audit(self) -> AuditStore: ...
+
     def within(self, project: str | None) -> "ExperimentStore":
         """The same store, to which experiments of other projects are as if they did not exist; None: every project's are there."""
 
-    def create(self, experiment: Experiment, idempotent: Idempotent | None, at: datetime) -> Experiment:
+    def create(self, experiment: Experiment, idempotent: Idempotent | None, at: datetime, change: Change | None = None) -> Experiment:
         """Store a new record with its `experiment_created` event and idempotency key, in one transaction.
 
         A key used before with the same request returns the record as that request made it; with another, raises
@@ -108,13 +133,15 @@ class ExperimentStore(Protocol):
     def live(self) -> list[Experiment]:
         """Every experiment whose phase is not terminal, oldest first."""
 
-    def replace(self, experiment: Experiment, events: list[NewEvent], at: datetime, fence: int | None = None) -> Experiment:
+    def replace(
+        self, experiment: Experiment, events: list[NewEvent], at: datetime, fence: int | None = None, change: Change | None = None
+    ) -> Experiment:
         """Compare-and-swap: store `experiment` (whose `version` is the one that was read) with version + 1, and its events.
 
         Raises StaleVersion when the stored version differs, StaleFence when `fence` is not the current lease's token.
         """
 
-    def delete(self, experiment_id: str, version: int | None = None) -> None:
+    def delete(self, experiment_id: str, version: int | None = None, change: Change | None = None) -> None:
         """Remove the record, its events and its idempotency keys. Raises StaleVersion when it is not at `version`."""
 
     def find_result(self, digest: str) -> tuple[str, str] | None:

@@ -8,7 +8,7 @@ from sqlalchemy import BigInteger, Column, ForeignKey, Index, Integer, MetaData,
 
 from api.access import DEFAULT_PROJECT
 
-HEAD = "0002"
+HEAD = "0003"
 """The newest migration, so that opening an up-to-date database need not load Alembic."""
 
 metadata = MetaData()
@@ -111,4 +111,22 @@ lease = Table(
     Column("holder", String(255), nullable=False),
     Column("token", BigInteger, nullable=False),
     Column("expires_at", BigInteger, nullable=False),
+)
+
+audit = Table(
+    "audit",  # of experiments and tokens that may be gone by now, so without keys to them
+    metadata,
+    Column("id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True),
+    Column("at", BigInteger, nullable=False),
+    Column("by", String(64), nullable=False),
+    Column("token_id", String(16)),
+    Column("address", String(64), nullable=False),
+    Column("action", String(32), nullable=False),
+    Column("project", String(40)),
+    Column("experiment_id", String(16)),
+    Column("experiment", String(64)),
+    Column("spec_sha256", String(64)),
+    Column("details", Text, nullable=False),
+    Index("audit_of_project", "project", "id"),
+    sqlite_autoincrement=True,
 )

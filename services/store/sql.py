@@ -36,8 +36,9 @@ from api import keys
 from api.errors import BadRequest, IdempotencyMismatch, NameTaken, NotFound, StaleFence, StaleVersion
 from api.experiment import Experiment, ExperimentPhase
 from api.stages import StagePhase
-from services.store.database import LOCK_EVENTS, advisory_lock, reading, writing
-from services.store.port import Event, Idempotent, Lease, NewEvent, Page, TokenStore
+from services.store.audit import SqlAudit, note
+from services.store.database import LOCK_EVENTS, LOCK_QUOTA, advisory_lock, reading, writing
+from services.store.port import AuditStore, Change, Event, Idempotent, Lease, NewEvent, Page, TokenStore
 from services.store.rows import attempt_rows, experiment_row, from_micros, stage_rows, to_experiment, to_micros
 from services.store.schema import attempts, events, experiments, idempotency_keys, lease, stages
 from services.store.tokens import SqlTokens
@@ -65,14 +66,21 @@ class SqlStore:
         """What everything that is asked of `experiments` is narrowed to."""
         return true() if self._project is None else experiments.c.project == self._project
 
-    def create(self, experiment: Experiment, idempotent: Idempotent | None, at: datetime) -> Experiment:
+    @property
+    def audit(self) -> AuditStore:
+        return SqlAudit(self._engine)
+
+    def create(self, experiment: Experiment, idempotent: Idempotent | None, at: datetime, change: Change | None = None) -> Experiment:
         with writing(self._engine) as connection:
+            if change and change.guard:
+                advisory_lock(connection, LOCK_QUOTA)
             advisory_lock(connection, LOCK_EVENTS)  # one submission at a time, so that what is looked up here stays as it was
             if idempotent and (made := _repeated(connection, idempotent)):
                 return made
             taken = (experiments.c.name == experiment.name) & (experiments.c.project == experiment.project)
             if connection.execute(select(experiments.c.id).where(taken)).first():
                 raise _name_taken(experiment.name)
+            _guard(connection, change, experiment.project)
             connection.execute(insert(experiments), experiment_row(experiment))
             _write_parts(connection, experiment)
             if idempotent:
@@ -80,6 +88,7 @@ class SqlStore:
                 row = {"key": idempotent.key, "request_sha256": idempotent.request_sha256, "record": first}
                 connection.execute(insert(idempotency_keys), {**row, "experiment_id": experiment.id, "created_at": to_micros(at)})
             _write_events(connection, experiment.id, [NewEvent("experiment_created", data={"name": experiment.name})], at)
+            note(connection, change, experiment.project, experiment)
         return experiment
 
     def repeated(self, idempotent: Idempotent) -> Experiment | None:
@@ -115,9 +124,14 @@ class SqlStore:
         with reading(self._engine) as connection:
             return _load(connection, query)
 
-    def replace(self, experiment: Experiment, events: list[NewEvent], at: datetime, fence: int | None = None) -> Experiment:
+    def replace(
+        self, experiment: Experiment, events: list[NewEvent], at: datetime, fence: int | None = None, change: Change | None = None
+    ) -> Experiment:
         after = experiment.model_copy(update={"version": experiment.version + 1})
         with writing(self._engine) as connection:
+            if change and change.guard:  # before any row is locked: whoever holds one may wait for the lock of events, and for no other
+                advisory_lock(connection, LOCK_QUOTA)
+                _guard(connection, change, experiment.project)
             if fence is not None:
                 current = connection.execute(select(lease.c.token).with_for_update(read=True)).scalar_one_or_none()
                 if current != fence:
@@ -129,12 +143,16 @@ class SqlStore:
                 raise _stale(experiment.name)
             _write_parts(connection, after)
             _write_events(connection, experiment.id, events, at)
+            note(connection, change, experiment.project, experiment)
         return after
 
-    def delete(self, experiment_id: str, version: int | None = None) -> None:
+    def delete(self, experiment_id: str, version: int | None = None, change: Change | None = None) -> None:
         matches = self._ours & (experiments.c.id == experiment_id) & (experiments.c.version == version if version is not None else true())
         with writing(self._engine) as connection:
+            known = _load(connection, select(experiments).where(matches)) if change else []
             if connection.execute(delete(experiments).where(matches)).rowcount:
+                for experiment in known:
+                    note(connection, change, experiment.project, experiment)
                 return
             if connection.execute(select(experiments.c.id).where(self._ours, experiments.c.id == experiment_id)).first() is None:
                 raise _not_found(experiment_id)
@@ -210,6 +228,12 @@ class SqlStore:
 
     def close(self) -> None:
         self._engine.dispose()
+
+
+def _guard(connection: Connection, change: Change | None, project: str) -> None:
+    """Hold a change to what its project may have; the lock of quotas is held, so nobody else's change comes in between."""
+    if change and change.guard:
+        change.guard(_load(connection, select(experiments).where(experiments.c.project == project, experiments.c.phase.in_(LIVE))))
 
 
 def _repeated(connection: Connection, idempotent: Idempotent) -> Experiment | None:

@@ -7,8 +7,9 @@ from sqlalchemy import ColumnElement, Engine, Row, insert, select, true, update
 
 from api.access import Scope, TokenView
 from api.errors import NotFound
+from services.store.audit import note
 from services.store.database import reading, writing
-from services.store.port import TokenRow
+from services.store.port import Change, TokenRow
 from services.store.rows import from_micros, to_micros
 from services.store.schema import tokens
 
@@ -21,11 +22,12 @@ class SqlTokens:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
-    def add(self, row: TokenRow) -> None:
+    def add(self, row: TokenRow, change: Change) -> None:
         values = row.view.model_dump(exclude=set(TIMES)) | {"sha256": row.sha256}
         times = {name: at and to_micros(at) for name in TIMES for at in [getattr(row.view, name)]}
         with writing(self._engine) as connection:
             connection.execute(insert(tokens), {**values, **times})
+            note(connection, change, row.view.project)
 
     def find(self, sha256: str) -> TokenRow | None:
         with reading(self._engine) as connection:
@@ -37,11 +39,13 @@ class SqlTokens:
         with reading(self._engine) as connection:
             return [_view(row) for row in connection.execute(query)]
 
-    def revoke(self, token_id: str, project: str | None, at: datetime) -> TokenView:
+    def revoke(self, token_id: str, project: str | None, change: Change) -> TokenView:
         mine = (tokens.c.id == token_id) & _of(project)
         with writing(self._engine) as connection:
-            connection.execute(update(tokens).where(mine, tokens.c.revoked_at.is_(None)), {"revoked_at": to_micros(at)})
+            revoked = connection.execute(update(tokens).where(mine, tokens.c.revoked_at.is_(None)), {"revoked_at": to_micros(change.at)})
             row = connection.execute(select(tokens).where(mine)).first()
+            if row is not None and revoked.rowcount:
+                note(connection, change, row.project)
         if row is None:
             raise NotFound(f"There is no token {token_id}.")
         return _view(row)

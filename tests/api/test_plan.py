@@ -212,3 +212,8 @@ def test_a_mixture_names_what_it_is_made_of() -> None:
     assert plan["main"].mixture == Mixture(kind="averaged", stage="proxy-3")
     assert plan.final_proxy.name == "proxy-3"
     assert make_plan(make_spec(**PLANS["ablations"])).final_proxy.name == "proxy"
+
+
+def test_no_spec_expands_to_more_than_a_screenful_of_stages() -> None:
+    every = ["averaged", "reference", "uniform", "hardest", "easiest"]
+    assert len(make_plan(make_spec(doremi={"rounds": 20}, comparison={"mixtures": every})).stages) == 49

@@ -75,7 +75,7 @@ def running(root: Path, database: str | None = None, pace: Pace = PACE, **chosen
     """The service over `root`; `chosen` are settings."""
     settings = Settings(home=root, port=0, slots=16, heartbeat_seconds=0.2, **chosen)
     bucket, store = open_bucket(settings.bucket), open_store(database or settings.database)
-    cluster = LocalCluster(settings.apps, bucket.url, settings.slots, PROGRAM, grace_seconds=1.0)
+    cluster = LocalCluster(settings.apps, bucket.url, settings.slots, PROGRAM, grace_seconds=1.0, reach=settings.reach)
     service = Service(settings, store, bucket, cluster, pace)
     urls: list[str] = []
     thread = threading.Thread(target=service.serve, args=(urls.append,))

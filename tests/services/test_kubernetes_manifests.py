@@ -24,6 +24,7 @@ from tests.services.test_appdef import request
 PLAIN = Place("s3://weights/solfa", "registry.example/solfa-trainer:1")
 FULL = {
     "SOLFA_CLUSTER": "kubernetes",
+    "SOLFA_BUCKET_URL": "s3://weights/solfa",
     "SOLFA_NAMESPACE": "research",
     "SOLFA_TRAINER_IMAGE": "registry.example/solfa-trainer:1",
     "SOLFA_QUEUE": "night",

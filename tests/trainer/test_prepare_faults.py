@@ -16,6 +16,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from api import keys
 from api.bucket import FileBucket, open_bucket
 from api.errors import SolfaError
+from api.reach import Reach
 from tests.trainer.preparing import EOS, Preparing, jsonl, preparing, texts, write_jsonl
 from tests.trainer.stage_runner import FORKED
 from trainer import rows, tokenise
@@ -42,9 +43,9 @@ def test_finished_domains_are_not_done_again_and_the_bytes_are_those_of_an_undis
     made = three(tmp_path / "made", None if url == "file" else open_bucket(url))
     read, opened = tokenise.read_piece, []
 
-    def disturbed(source: Any, path: Path, domain: str) -> Any:
+    def disturbed(source: Any, path: Path, domain: str, reach: Reach) -> Any:
         opened.append(domain)
-        for number, document in enumerate(read(source, path, domain)):
+        for number, document in enumerate(read(source, path, domain, reach)):
             if domain == "code" and number == 100 and opened.count("code") == 1:
                 if how == "failed":
                     raise OSError(errno.EIO, "Input/output error")

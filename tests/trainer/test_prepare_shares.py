@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from api import keys
 from api.bucket import Bucket, FileBucket
 from api.errors import Damaged
+from api.reach import Reach
 from api.results import StageResult
 from tests.reference import assert_golden
 from tests.services.waiting import wait_for
@@ -88,9 +89,9 @@ def test_any_number_of_ranks_gives_the_same_bytes_and_each_has_its_share(
 ) -> None:
     read, done = tokenise.read_piece, []
 
-    def seen(source: Any, path: Path, domain: str) -> Any:
+    def seen(source: Any, path: Path, domain: str, reach: Reach) -> Any:
         done.append((threading.current_thread().name, path.name))
-        return read(source, path, domain)
+        return read(source, path, domain, reach)
 
     monkeypatch.setattr(tokenise, "read_piece", seen)
     made = again(alone, tmp_path / "made", bucket)

@@ -17,6 +17,7 @@ from datasets import Dataset, DatasetDict
 from pydantic import TypeAdapter
 
 from api.errors import DataError
+from api.reach import Reach
 from api.spec import Source
 from tests.trainer.preparing import texts, write_jsonl
 from trainer.sources import pieces, read_documents, read_piece
@@ -26,7 +27,7 @@ TEXTS = ["first", "second, über \u2603", "", "fourth\nwith a line of its own", 
 
 def read(raw: dict[str, Any], **options: Any) -> list[Any]:
     source: Source = TypeAdapter(Source).validate_python(raw)
-    return [document.content for document in read_documents(source, "books", **options)]
+    return [document.content for document in read_documents(source, "books", Reach(), **options)]
 
 
 def lines(contents: Sequence[str], field: str = "text") -> bytes:
@@ -77,10 +78,10 @@ def test_another_field_globs_and_several_paths_each_file_once_in_order_of_name(t
 def test_positions_grow_to_the_size_of_each_piece_and_the_pieces_are_the_files_in_order(tmp_path: Path) -> None:
     paths = [write_jsonl(tmp_path / f"{number}.jsonl", texts(40 + number, number)) for number in range(3)]
     source: Source = TypeAdapter(Source).validate_python({"type": "jsonl", "paths": paths[::-1]})
-    found = pieces(source, "books")
+    found = pieces(source, "books", Reach())
     assert [(str(piece.path), piece.size) for piece in found] == [(path, Path(path).stat().st_size) for path in paths]
     for number, piece in enumerate(found):
-        documents = list(read_piece(source, piece.path, "books"))
+        documents = list(read_piece(source, piece.path, "books", Reach()))
         assert [document.content for document in documents] == texts(40 + number, number)
         positions = [document.position for document in documents]
         assert positions == sorted(positions)
@@ -139,7 +140,7 @@ def bad_jsonl(content: bytes, name: str = "bad.jsonl") -> Callable[[Path], dict[
 
 
 def unreadable(folder: Path) -> dict[str, Any]:
-    (folder / "bad.jsonl").symlink_to("/proc/self/mem")  # opens, and fails to be read, whoever reads it
+    (folder / "bad.jsonl").symlink_to("/proc/self/mem")
     return {"type": "jsonl", "paths": [str(folder / "bad.jsonl")]}
 
 
@@ -180,7 +181,7 @@ GOOD = lines(["x", "y"])
 BAD: dict[str, tuple[Callable[[Path], dict[str, Any]], str]] = {
     "no file": (lambda folder: {"type": "jsonl", "paths": [str(folder / "*.jsonl")]}, "no file matches .*correct the source's paths"),
     "dangling link": (dangling, "no file matches .*bad.jsonl; correct the source's paths"),
-    "unreadable": (unreadable, "bad.jsonl cannot be read at line 1: Input/output error; repair the file, or take it out"),
+    "unreadable": (unreadable, "bad.jsonl is no file of text but the system's own"),
     "no JSON": (
         bad_jsonl(GOOD + b'{"text": "cut o\n'),
         "bad.jsonl cannot be read at line 3: Invalid control character .*; repair the file",

@@ -13,6 +13,7 @@ from tokenizers import Tokenizer
 
 from api.bucket import Bucket, FileBucket
 from api.errors import DataError
+from api.reach import Reach
 from tests.trainer.preparing import BYTES, EOS, byte_tokenizer, jsonl, preparing, texts, write_jsonl
 from trainer import tokenizer
 from trainer.tokenizer import Encoder, load_encoder, make_encoder
@@ -22,7 +23,7 @@ from trainer.world import Interrupted, stop_flag
 def made_from(folder: Path, chosen: dict[str, Any], bucket: Bucket | None = None, **domains: list[str]) -> Encoder:
     sources = {name: jsonl(write_jsonl(folder / f"{name}.jsonl", content)) for name, content in (domains or {"books": texts(50)}).items()}
     made = preparing(folder, sources, bucket or FileBucket(folder / "bucket"), tokenizer=chosen)
-    return make_encoder(made.spec, made.bucket)
+    return make_encoder(made.spec, made.bucket, Reach())
 
 
 def decoded(encoder: Encoder, text: str) -> str:
