@@ -18,19 +18,22 @@ class Scope(StrEnum):
     """What a token may do; each may do what those before it may."""
 
     WEIGHTS = "weights"
-    """Read the averaged weights of one experiment, and nothing else."""
     READ = "read"
-    """Read all of its project's experiments."""
     SUBMIT = "submit"
-    """Submit, cancel, retry, resize and delete them."""
     ADMIN = "admin"
-    """Issue and revoke tokens of its project."""
 
     def covers(self, needed: "Scope") -> bool:
         """Whether who has this may do what `needed` is asked for."""
         ladder = list(Scope)
         return ladder.index(self) >= ladder.index(needed)
 
+
+MEANINGS = {
+    Scope.WEIGHTS: "read the averaged weights of one experiment, and not even that there are others",
+    Scope.READ: "read all experiments of its project; without a project, those of every one, and metrics",
+    Scope.SUBMIT: "submit, cancel, retry, resize and delete them",
+    Scope.ADMIN: "issue and revoke tokens, and read the audit record, of its project",
+}
 
 ProjectName = Annotated[str, Field(pattern=PROJECT_PATTERN, description="Experiments of other projects are as if they did not exist.")]
 

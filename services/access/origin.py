@@ -36,8 +36,8 @@ def from_elsewhere(method: str, headers: Mapping[str, str], *, by_cookie: bool) 
     if method in SAFE:
         return False
     site, origin = headers.get("sec-fetch-site"), headers.get("origin")
-    if origin is not None:
-        return urlsplit(origin).netloc.lower() != headers.get("host", "").lower()
     if site is not None:
         return site not in ("same-origin", "none")
+    if origin is not None:
+        return urlsplit(origin).netloc.lower() != headers.get("host", "").lower()
     return by_cookie

@@ -2,7 +2,7 @@
 
 from enum import IntEnum
 
-from api.errors import BadRequest, Conflict, NotFound, NotReady, ServiceUnreachable, SolfaError, SpecError
+from api.errors import BadRequest, Conflict, Forbidden, NotFound, NotReady, ServiceUnreachable, SolfaError, SpecError, Unauthorized
 
 
 class Exit(IntEnum):
@@ -17,12 +17,14 @@ class Exit(IntEnum):
     CONFLICT = 6
     UNREACHABLE = 7
     DISAGREES = 8  # a replay that does not agree with what was recorded
+    REFUSED = 9  # no token where one is asked for, or one that may not do this
     INTERRUPTED = 130  # Ctrl-C; the run goes on
 
 
 TABLE = (
     "Exit codes: 0 done; 1 the experiment failed, or another error; 2 wrong usage; 3 a bad spec; 4 not found; 5 not there yet; "
-    "6 a conflict, such as a name that is taken; 7 no service answers; 8 a replay that disagrees; 130 Ctrl-C (the run goes on)."
+    "6 a conflict, such as a name that is taken; 7 no service answers; 8 a replay that disagrees; "
+    "9 a token is missing, or may not do this; 130 Ctrl-C (the run goes on)."
 )
 
 _CODES: tuple[tuple[type[SolfaError], Exit], ...] = (
@@ -32,6 +34,8 @@ _CODES: tuple[tuple[type[SolfaError], Exit], ...] = (
     (NotReady, Exit.NOT_READY),
     (Conflict, Exit.CONFLICT),
     (ServiceUnreachable, Exit.UNREACHABLE),
+    (Unauthorized, Exit.REFUSED),
+    (Forbidden, Exit.REFUSED),
 )
 
 

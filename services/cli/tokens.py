@@ -73,7 +73,7 @@ def list_tokens(url: Url = None, home: Home = None, as_json: AsJson = False) -> 
     table = Table("Id", "Name", "Scope", "Project", "Created", "Expires", "Last used", "State", box=None, pad_edge=False)
     now = datetime.now(UTC)
     for view in found:
-        times = (f"{at:%Y-%m-%d %H:%M}" if at else "-" for at in (view.created_at, view.expires_at, view.last_used_at))
+        times = (f"{at:%Y-%m-%d}" if at else "-" for at in (view.created_at, view.expires_at, view.last_used_at))
         what = f"{view.scope} {view.experiment_id}" if view.experiment_id else str(view.scope)
         table.add_row(view.id, view.name, what, view.project or "every one", *times, view.state(now))
     out.print(table)

@@ -11,7 +11,7 @@ PAGE = (
 HEADERS = {
     "Content-Security-Policy": PAGE,
     "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
+    "Referrer-Policy": "same-origin",
     "Cache-Control": "no-store",
 }
 

@@ -5,13 +5,16 @@ import re
 import tomllib
 from typing import Any
 
+from fastapi.routing import APIRoute
 from pydantic import SecretStr
 
+from api.access import MEANINGS, Scope
 from api.exports import FORMATS
 from api.metrics import OF_SERVICE, OF_TRAINER
 from api.stages import LEGAL
 from examples.demo.corpus import DOMAINS
-from services.app import create_app
+from services.access.rights import is_open, needed
+from services.app import ROUTERS, create_app
 from services.settings import PREFIX, Settings
 from tests.architecture.sources import PACKAGES, ROOT, sources
 
@@ -59,6 +62,17 @@ def exports() -> str:
     """A row a format."""
     lines = ["| `--format` | for | fractions of | media type |", "|---|---|---|---|"]
     return "\n".join([*lines, *(f"| `{one.name}` | {one.title} | {one.fraction_of} | {one.media_type} |" for one in FORMATS.values())])
+
+
+def scopes() -> str:
+    """A row a scope: what it adds to those before it, as operations that need it."""
+    operations: dict[Scope, list[str]] = {scope: [] for scope in Scope}
+    for route in (route for module in ROUTERS for route in module.router.routes if isinstance(route, APIRoute) and route.operation_id):
+        for method in route.methods:
+            if not is_open(route.path):
+                operations[needed(method, route.operation_id)].append(f"`{route.operation_id}`")
+    lines = ["| scope | what it may do, beside what those above it may | operations |", "|---|---|---|"]
+    return "\n".join([*lines, *(f"| `{scope}` | {meaning} | {', '.join(operations[scope])} |" for scope, meaning in MEANINGS.items())])
 
 
 def settings() -> str:

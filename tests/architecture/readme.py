@@ -15,6 +15,7 @@ SECTIONS: dict[str, Callable[[], str]] = {
     "spec": spec_table,
     "exports": maps.exports,
     "rest": maps.rest,
+    "scopes": maps.scopes,
     "stages": maps.stages,
     "settings": maps.settings,
     "metrics": maps.metrics,

@@ -1,0 +1,53 @@
+"""`solfa token`, and a service that starts on an address where it asks for one, as a person runs them."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from services.cli.connection import running
+from tests.services.waiting import wait_for
+from tests.solfa import Solfa
+
+
+@pytest.fixture
+def solfa(tmp_path: Path) -> Iterator[Solfa]:
+    made = Solfa(tmp_path / "home", tmp_path)
+    yield made
+    made.end()
+
+
+def lines(text: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def test_the_first_token_is_made_before_the_service_starts_and_makes_the_others(solfa: Solfa, monkeypatch: pytest.MonkeyPatch) -> None:
+    refused = solfa.error("up", "--detach", "--host", "0.0.0.0", "--port", "0", code=6)
+    assert "Nobody could use the service" in refused
+    assert "solfa token create NAME --scope admin --offline" in refused
+    first = solfa.result("token", "create", "me", "--scope", "admin", "--offline")
+    assert "of me: scope admin, every project. It is shown this once:" in first.stderr
+    secret = first.stdout.strip()
+    assert secret.startswith("solfa_")
+    assert len(secret.split()) == 1
+    solfa.up("--host", "0.0.0.0")
+    assert "This service asks for a token" in solfa.error("list", code=9)
+
+    plain = Solfa.environment
+
+    def with_token(token: str) -> Solfa:
+        monkeypatch.setattr(Solfa, "environment", lambda one, columns=80: {**plain(one, columns), "SOLFA_TOKEN": token})
+        return solfa
+
+    alice = with_token(secret).result("token", "create", "alice", "--project", "speech", "--days", "90").stdout.strip()
+    shown = {view["name"]: view for view in lines(with_token(secret).run("token", "list", "--json"))}
+    assert (shown["alice"]["project"], shown["alice"]["scope"], shown["me"]["project"]) == ("speech", "submit", None)
+    assert alice not in with_token(secret).run("token", "list")
+    assert with_token(alice).run("list").startswith("There are no experiments yet")
+    assert "needs one of scope admin" in with_token(alice).error("token", "list", code=9)
+    assert with_token(secret).run("token", "revoke", shown["alice"]["id"]) == f"Token {shown['alice']['id']} of alice is revoked.\n"
+    assert "has expired or was revoked" in with_token(alice).error("list", code=9)
+    found = wait_for(lambda: running(solfa.home))
+    assert secret not in (solfa.home / "service.log").read_text() + (solfa.home / "service.json").read_text() + found.url
