@@ -56,9 +56,9 @@ class Server:
 
 
 @contextmanager
-def seaweedfs(folder: Path, host: str = "127.0.0.1") -> Iterator[Server]:
+def seaweedfs(folder: Path, host: str = "127.0.0.1", secret: str = SECRET) -> Iterator[Server]:
     """A SeaweedFS with one identity, running in `folder`, that goes when the context ends. Raises CannotStart."""
-    identity = {"name": "tests", "credentials": [{"accessKey": ACCESS_KEY, "secretKey": SECRET}], "actions": ["Admin"]}
+    identity = {"name": "tests", "credentials": [{"accessKey": ACCESS_KEY, "secretKey": secret}], "actions": ["Admin"]}
     (folder / "s3.json").write_text(json.dumps({"identities": [identity]}))
     names = ["master", "volume", "filer", "s3"]
     ports = free_ports(2 * len(names), host)
@@ -74,7 +74,7 @@ def seaweedfs(folder: Path, host: str = "127.0.0.1") -> Iterator[Server]:
             raise CannotStart(f"{WEED}: {error.strerror}") from error
         server = Server(host, ports[-2], process.pid)
         try:
-            wait_for(lambda: _answers(server) or process.poll() is not None, seconds=60, every=0.1)
+            wait_for(lambda: _answers(server, secret) or process.poll() is not None, seconds=60, every=0.1)
             if process.poll() is not None:
                 raise CannotStart(f"weed ended with {process.returncode}: {(folder / 'weed.log').read_text()[-500:]}")
             yield server
@@ -86,9 +86,9 @@ def seaweedfs(folder: Path, host: str = "127.0.0.1") -> Iterator[Server]:
                 left.unlink(missing_ok=True)
 
 
-def _answers(server: Server) -> bool:
+def _answers(server: Server, secret: str) -> bool:
     try:
-        open_bucket("s3://tests/ready", options(server.port, retries=0, host=server.host)).put("ready", b"")
+        open_bucket("s3://tests/ready", options(server.port, secret, retries=0, host=server.host)).put("ready", b"")
     except BucketError:
         return False
     return True

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from secrets import token_hex
 from typing import Any
 
 import httpx
@@ -18,14 +19,17 @@ import pytest
 import yaml
 
 from api.bucket import Bucket
-from tests.api.s3_servers import ACCESS_KEY, SECRET, CannotStart, Server, bucket_at, seaweedfs
+from api.client import Client
+from tests.api.s3_servers import ACCESS_KEY, CannotStart, Server, bucket_at, seaweedfs
 from tests.e2e.search import search_mapping, write_search
 from tests.postgres import Postgres, postgresql
 from tests.services.waiting import wait_for
 from tests.solfa import COMMAND, Solfa, command_lines
 
-HUB, PROXY = "hf_MARKEDhubTOKEN", "MARKEDproxyPASSWORD"
+# Of this run alone: other tests of this machine have secrets of their own in their command lines.
+SECRET, HUB, PROXY, TOKEN, WRONG = (f"marked-{name}-{token_hex(8)}" for name in ("s3", "hub", "proxy", "administrator", "mistyped"))
 SHORT = {"steps": 6, "global_batch": 8, "micro_batch": 8, "save_every": 3}
+ADMINISTRATOR = {"Authorization": f"Bearer {TOKEN}"}
 PATHS = ("", "/spec", "/plan", "/stages", "/stages/prepare", "/stages/prepare/logs", "/stages/proxy/logs", "/data", "/report")
 
 
@@ -65,10 +69,10 @@ class World:
 def world(tmp_path: Path) -> Iterator[World]:
     (tmp_path / "weed").mkdir()
     try:
-        with seaweedfs(tmp_path / "weed") as store, postgresql("127.0.0.1") as database:
+        with seaweedfs(tmp_path / "weed", secret=SECRET) as store, postgresql("127.0.0.1") as database:
             url = database.url("solfa", "postgresql+psycopg")
             password = url.split(":")[2].partition("@")[0]
-            bucket = bucket_at(store.port, "secrets")
+            bucket = bucket_at(store.port, "secrets", secret_access_key=SECRET)
             secrets = {
                 "SOLFA_DATABASE_URL": url,
                 "SOLFA_BUCKET_URL": bucket.url,
@@ -78,12 +82,15 @@ def world(tmp_path: Path) -> Iterator[World]:
                 "AWS_ACCESS_KEY_ID": ACCESS_KEY,
                 "AWS_SECRET_ACCESS_KEY": SECRET,
                 "HF_TOKEN": HUB,
+                "SOLFA_ACCESS": "required",
+                "SOLFA_ADMIN_TOKEN": TOKEN,
+                "SOLFA_TOKEN": TOKEN,
                 "HTTPS_PROXY": f"http://operator:{PROXY}@127.0.0.1:9",
             }
             (tmp_path / "work").mkdir()
             solfa = Marked(tmp_path / "home", tmp_path / "work", secrets=secrets)
             try:
-                yield World(solfa, database, store, bucket, [SECRET, HUB, PROXY, password])
+                yield World(solfa, database, store, bucket, [SECRET, HUB, PROXY, TOKEN, WRONG, password])
             finally:
                 solfa.end()
     except CannotStart as error:
@@ -117,7 +124,8 @@ def test_no_marked_secret_comes_out_anywhere(world: World) -> None:
     good, bad = specs(solfa.folder)
     found.keep("submit", solfa.run("submit", str(good)))
     found.keep("submit bad", solfa.run("submit", str(bad)))
-    with solfa.client() as client:
+    world.marks.append(solfa.run("token", "create", "alice").strip())  # shown once, here
+    with Client(solfa.client().url, token=TOKEN) as client:
         wait_for(lambda: client.get("search").phase.value == "succeeded" or None, 300, every=0.3)
         wait_for(lambda: client.get("broken").phase.value == "failed" or None, 120, every=0.3)
         url, text = client.url, client.spec("search")
@@ -159,13 +167,25 @@ def specs(folder: Path) -> tuple[Path, Path]:
 
 def ask(url: str, found: Found, spec: str) -> None:
     """Everything that can be read, and what is refused."""
-    with httpx.Client(base_url=url, timeout=30, trust_env=False) as http:
+    with httpx.Client(base_url=url, timeout=30, trust_env=False, headers=ADMINISTRATOR) as http:
         for name in ("search", "broken"):
             for path in PATHS:
                 found.keep(f"/v1/experiments/{name}{path}", http.get(f"/v1/experiments/{name}{path}").text)
             found.keep(f"page {name}", http.get(f"/experiments/{name}").text)
             found.keep(f"events {name}", http.get(f"/v1/experiments/{name}/events").text)  # it ends, as they have
-        for path in ("/v1/experiments", "/v1/experiments/nobody", "/", "/openapi.json", "/healthz", "/readyz", "/metrics"):
+        found.keep("mistyped", http.get("/v1/experiments", headers={"Authorization": f"Bearer {WRONG}"}).text)
+        found.keep("signed in", str(http.post("/sign-in", data={"token": WRONG}).content))
+        for path in (
+            "/v1/experiments",
+            "/v1/experiments/nobody",
+            "/v1/tokens",
+            "/v1/audit",
+            "/",
+            "/openapi.json",
+            "/healthz",
+            "/readyz",
+            "/metrics",
+        ):
             found.keep("metrics" if path == "/metrics" else path, http.get(path).text)
         for where, text in (("validated", spec.replace("search", "other", 1)), ("taken", spec), ("refused", "name: [")):
             answer = http.post(f"/v1/experiments{'?validate_only=true' if where == 'validated' else ''}", content=text)
@@ -181,7 +201,7 @@ def dumped(server: Postgres) -> str:
 
 def breaking(world: World, url: str, found: Found, spec: str) -> None:
     """The database gone, then the bucket too; and a start without either."""
-    with httpx.Client(base_url=url, timeout=60, trust_env=False) as http:
+    with httpx.Client(base_url=url, timeout=60, trust_env=False, headers=ADMINISTRATOR) as http:
         world.database.stop()
         for path in ("/v1/experiments/search", "/readyz", "/metrics", "/"):
             answer = wait_for(lambda path=path: http.get(path))

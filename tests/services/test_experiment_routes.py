@@ -8,6 +8,7 @@ import pytest
 
 from api import keys
 from services.reconciler import utc_now
+from services.store import Change
 from tests.services.running import Running, problem
 from tests.services.waiting import wait_for
 
@@ -157,11 +158,11 @@ def test_a_retry_that_comes_in_between_saves_an_experiment_from_its_deletion(ser
     served.until("saved", "failed")
     checked, delete = threading.Event(), served.store.delete
 
-    def slow(experiment_id: str, version: int | None = None) -> None:
+    def slow(experiment_id: str, version: int | None = None, change: Change | None = None) -> None:
         record = served.store.get(experiment_id)
         served.store.replace(record, [], utc_now())
         checked.set()
-        delete(experiment_id, version)
+        delete(experiment_id, version, change)
 
     monkeypatch.setattr(served.store, "delete", slow)
     problem(served.http.delete("/v1/experiments/saved"), 412, "stale_version")
