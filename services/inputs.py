@@ -13,7 +13,7 @@ def spec_of(experiment: Experiment) -> ExperimentSpec:
     return _parsed(experiment.spec_text)
 
 
-@lru_cache(maxsize=512)  # a reconciler asks for the same specs again at every pass
+@lru_cache(maxsize=4096)  # a reconciler asks for the specs of all live experiments again at every pass: one too few, and each is a miss
 def _parsed(text: str) -> ExperimentSpec:
     return parse_spec(text)
 

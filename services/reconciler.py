@@ -25,7 +25,7 @@ from services.observer import Observer
 from services.retry import Backoff
 from services.store import ExperimentStore, Lease
 from services.tidy import Tidier
-from services.transition import apply, events
+from services.transition import apply, events, is_change
 from services.watch import Pass, Watcher
 
 logger = logging.getLogger(__name__)
@@ -71,6 +71,7 @@ class Reconciler:
         self._tidier = Tidier(store, cluster, bucket, self._keeper)
         self._holder = f"{socket.gethostname()[:60]}/{uuid.uuid4().hex}"  # a person finds the pod or machine that leads by it
         self._lease: Lease | None = None
+        self._live: list[Experiment] = []  # as the last pass read them: what has not changed since is not read again
         self._wake = threading.Event()
 
     def wake(self) -> None:
@@ -109,7 +110,7 @@ class Reconciler:
         if not self._holds_lease():
             return 0
         apps = self._cluster.apps()
-        live = self._store.live()
+        live = self._live = self._store.live(self._live)
         self._watcher.sees(live)
         moves = 0
         failures: list[SolfaError] = []
@@ -143,9 +144,9 @@ class Reconciler:
     def _advance(self, experiment: Experiment) -> int:
         """Each stage of `experiment` by one move at most. Returns how many moved."""
         moves = 0
-        for name in [stage.name for stage in experiment.stages]:
-            stage = experiment.stage(name)
-            if stage is None or stage.phase.terminal:
+        for position in range(len(experiment.stages)):
+            stage = experiment.stages[position]  # as the moves before have left it
+            if stage.phase.terminal:
                 continue
             seen = self._observer.look(experiment, stage)
             if seen.report:
@@ -173,10 +174,10 @@ class Reconciler:
 
     def _record(self, experiment: Experiment, stage: Stage, move: Move) -> Experiment:
         """Write what the move makes of the record. A launch is always written, so that one with a stale lease stops here."""
+        if not is_change(stage, move) and move.effect is not Effect.LAUNCH:
+            return experiment
         now = self._clock()
         after = apply(experiment, stage, move, now)
-        if after == experiment and move.effect is not Effect.LAUNCH:
-            return experiment
         fence = self._lease.token if self._lease else None
         written = self._store.replace(after, events(experiment, after, stage.name), now, fence)
         if move.phase is not stage.phase:

@@ -1,6 +1,6 @@
 """The ExperimentStore port: records with compare-and-swap, events, a lease with fencing, idempotency keys."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Protocol
@@ -130,8 +130,8 @@ class ExperimentStore(Protocol):
 
     def page(self, limit: int, cursor: str | None = None, phase: ExperimentPhase | None = None, name_prefix: str | None = None) -> Page: ...
 
-    def live(self) -> list[Experiment]:
-        """Every experiment whose phase is not terminal, oldest first."""
+    def live(self, known: Iterable[Experiment] = ()) -> list[Experiment]:
+        """Every experiment whose phase is not terminal, oldest first. What of `known` is at the stored version is given back unread."""
 
     def replace(
         self, experiment: Experiment, events: list[NewEvent], at: datetime, fence: int | None = None, change: Change | None = None

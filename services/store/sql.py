@@ -5,7 +5,7 @@ import binascii
 import json
 import re
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -119,10 +119,16 @@ class SqlStore:
         shown = found[:limit]
         return Page(shown, _encode(shown[-1]) if len(found) > limit and shown else None)
 
-    def live(self) -> list[Experiment]:
-        query = select(experiments).where(self._ours, experiments.c.phase.in_(LIVE)).order_by(experiments.c.created_at, experiments.c.id)
+    def live(self, known: Iterable[Experiment] = ()) -> list[Experiment]:
+        query = select(experiments.c.id, experiments.c.version).where(self._ours, experiments.c.phase.in_(LIVE))
+        held = {(experiment.id, experiment.version): experiment for experiment in known}
         with reading(self._engine) as connection:
-            return _load(connection, query)
+            rows = connection.execute(query.order_by(experiments.c.created_at, experiments.c.id)).all()
+            changed = [row.id for row in rows if (row.id, row.version) not in held]
+            read = [_load(connection, select(experiments).where(experiments.c.id.in_(some))) for some in _some(changed)]
+        found = {one.id: one for some in read for one in some if one.phase in LIVE}
+        loaded = (held.get((row.id, row.version)) or found.get(row.id) for row in rows)
+        return [experiment for experiment in loaded if experiment]  # without one that ended, or was deleted, between the two queries
 
     def replace(
         self, experiment: Experiment, events: list[NewEvent], at: datetime, fence: int | None = None, change: Change | None = None
@@ -251,7 +257,7 @@ def _load(connection: Connection, query: Select[Any]) -> list[Experiment]:
     ids = [row.id for row in rows]
     stage_records: dict[str, list[str]] = defaultdict(list)
     attempt_records: dict[str, list[tuple[str, str]]] = defaultdict(list)
-    for some in (ids[start : start + 500] for start in range(0, len(ids), 500)):  # SQLite bounds the parameters of a statement
+    for some in _some(ids):
         parts = select(stages.c.experiment_id, stages.c.record).where(stages.c.experiment_id.in_(some))
         for part in connection.execute(parts.order_by(stages.c.experiment_id, stages.c.position)):
             stage_records[part.experiment_id].append(part.record)
@@ -259,6 +265,11 @@ def _load(connection: Connection, query: Select[Any]) -> list[Experiment]:
         for part in connection.execute(tries.order_by(attempts.c.experiment_id, attempts.c.stage, attempts.c.number)):
             attempt_records[part.experiment_id].append((part.stage, part.record))
     return [to_experiment(row, stage_records[row.id], attempt_records[row.id]) for row in rows]
+
+
+def _some(ids: Sequence[str]) -> Iterator[Sequence[str]]:
+    """As many at a time as a statement takes: SQLite bounds its parameters."""
+    return (ids[start : start + 500] for start in range(0, len(ids), 500))
 
 
 def _one(connection: Connection, condition: Any, called: str) -> Experiment:

@@ -13,7 +13,7 @@ from services.decide import Effect, Move, Terms, decide
 from services.launch.cluster import AppPhase, AppStatus
 from services.observation import Observation, StandIn
 from services.retry import Backoff
-from services.transition import apply, events
+from services.transition import apply, events, is_change
 from tests.builders import START, make_experiment, make_spec
 
 P, R, A = StagePhase, StageReason, AppPhase
@@ -318,6 +318,7 @@ def _step(experiment: Experiment, name: str, seen: Observation, now: datetime) -
     if move is None:
         return experiment
     after = apply(experiment, stage, move, now)
+    assert is_change(stage, move) is (after != experiment)
     changed = after.stage(name)
     assert changed is not None
     assert not stage.phase.terminal

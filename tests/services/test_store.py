@@ -39,6 +39,11 @@ def numbered(number: int, **changes: object) -> Experiment:
     return experiment.model_copy(update={"created_at": START + timedelta(seconds=number), **changes})
 
 
+def finished_whole(experiment: Experiment) -> Experiment:
+    stages = tuple(stage.model_copy(update={"phase": StagePhase.SUCCEEDED}) for stage in experiment.stages)
+    return experiment.model_copy(update={"stages": stages})
+
+
 def finished(experiment: Experiment, digest: str) -> Experiment:
     result = {"phase": StagePhase.SUCCEEDED, "digest": digest, "result_key": keys.result(experiment.id, "prepare")}
     return experiment.with_stage(experiment.stages[0].model_copy(update=result))
@@ -201,13 +206,27 @@ def test_an_odd_cursor_is_a_bad_request(store: ExperimentStore, cursor: str) -> 
 
 
 def test_live_leaves_out_what_is_finished(store: ExperimentStore) -> None:
-    done = numbered(1)
-    done = done.model_copy(update={"stages": tuple(stage.model_copy(update={"phase": StagePhase.SUCCEEDED}) for stage in done.stages)})
-    store.create(done, None, START)
+    store.create(finished_whole(numbered(1)), None, START)
     store.create(numbered(2), None, START)
     assert [experiment.name for experiment in store.live()] == ["run-2"]
     assert [experiment.name for experiment in store.page(5, phase=ExperimentPhase.SUCCEEDED).experiments] == ["run-1"]
     assert store.counts()["experiments"] == {"succeeded": 1, "pending": 1}
+
+
+def test_what_is_known_of_the_live_is_read_again_only_where_it_has_changed(store: ExperimentStore) -> None:
+    for number in range(6):
+        store.create(numbered(number), None, START)
+    known = store.live()
+    assert all(again is before for again, before in zip(store.live(known), known, strict=True))
+    changed = store.replace(known[1].with_stage(known[1].stages[0].model_copy(update={"message": "It waits."})), [], START)
+    store.replace(finished_whole(known[2]), [], START)
+    store.delete(known[3].id)
+    store.create(numbered(6), None, START)
+    again = store.live(known)
+    assert again == store.live()
+    assert [experiment.name for experiment in again] == ["run-0", "run-1", "run-4", "run-5", "run-6"]
+    assert again[1] == changed
+    assert [experiment is known[at] for experiment, at in zip(again, (0, 1, 4, 5), strict=False)] == [True, False, True, True]
 
 
 def test_a_result_is_found_by_its_digest_and_its_adopters_by_name(store: ExperimentStore) -> None:
