@@ -133,6 +133,9 @@ class ExperimentStore(Protocol):
     def live(self, known: Iterable[Experiment] = ()) -> list[Experiment]:
         """Every experiment whose phase is not terminal, oldest first. What of `known` is at the stored version is given back unread."""
 
+    def versions(self, ids: Sequence[str]) -> dict[str, int]:
+        """The version of each of these experiments; without those that are not there."""
+
     def replace(
         self, experiment: Experiment, events: list[NewEvent], at: datetime, fence: int | None = None, change: Change | None = None
     ) -> Experiment:

@@ -130,6 +130,11 @@ class SqlStore:
         loaded = (held.get((row.id, row.version)) or found.get(row.id) for row in rows)
         return [experiment for experiment in loaded if experiment]  # without one that ended, or was deleted, between the two queries
 
+    def versions(self, ids: Sequence[str]) -> dict[str, int]:
+        with reading(self._engine) as connection:
+            queries = [select(experiments.c.id, experiments.c.version).where(experiments.c.id.in_(some)) for some in _some(ids)]
+            return {row.id: row.version for query in queries for row in connection.execute(query)}
+
     def replace(
         self, experiment: Experiment, events: list[NewEvent], at: datetime, fence: int | None = None, change: Change | None = None
     ) -> Experiment:
