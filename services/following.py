@@ -44,7 +44,7 @@ class Following:
     def __init__(self, store: ExperimentStore, bucket: Bucket) -> None:
         self._store, self._bucket = store, bucket
         self._reports = lru_cache(maxsize=4096)(self._reports_of)
-        self.versions: Fanout[str, int] = Fanout(lambda ids: store.versions(ids), EVENT_SECONDS)
+        self.versions: Fanout[str, int] = Fanout(self._versions, EVENT_SECONDS)
         """The version of an experiment's record."""
         self.pages: Fanout[str, str] = Fanout(self._pages, PAGE_SECONDS)
         """A digest of all that an experiment's page shows."""
@@ -55,6 +55,9 @@ class Following:
     async def events(self, experiment_id: str, version: int, after: int) -> Told:
         """Events after `after`, of an experiment that is at `version` at least. Raises NotFound, StoreError."""
         return await self._events.get((experiment_id, version, after))
+
+    def _versions(self, ids: Sequence[str]) -> Mapping[str, int]:
+        return self._store.versions(ids)
 
     def _told(self, asked: tuple[str, int, int]) -> Told:
         experiment_id, _, after = asked
