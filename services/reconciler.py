@@ -17,7 +17,7 @@ from api.bucket import Bucket
 from api.errors import BucketError, LaunchRejected, NotFound, SolfaError, StaleFence, StaleVersion
 from api.experiment import Experiment, Stage
 from services.decide import Effect, Move, Terms, decide
-from services.inputs import spec_of, stage_config
+from services.inputs import rules_of, stage_config
 from services.launch.cluster import Cluster, LaunchRequest
 from services.logs import LogKeeper
 from services.observation import Observation
@@ -156,7 +156,7 @@ class Reconciler:
         return moves
 
     def _move(self, experiment: Experiment, stage: Stage, seen: Observation) -> tuple[Experiment, int]:
-        terms = Terms(spec_of(experiment).compute_for(stage.plan.kind), self._pace.backoff)
+        terms = Terms(rules_of(experiment).compute[stage.plan.kind], self._pace.backoff)
         move = decide(experiment, stage, seen, terms, self._clock())
         if move is None:
             return experiment, 0

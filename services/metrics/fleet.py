@@ -26,7 +26,8 @@ class FleetCollector(Collector):
         self._lock = threading.Lock()
         self._live: tuple[Experiment, ...] = ()
         self._without: frozenset[str] = frozenset()
-        self._reports: dict[Place, StageReport] = {}
+        self._reports: dict[Place, StageReport] = {}  # of those with series of their own
+        self._restarts: dict[Place, tuple[int, int]] = {}  # attempt and elastic restarts, of all
         self._entered: dict[Place, tuple[StagePhase, datetime]] = {}
 
     def sees(self, live: Sequence[Experiment]) -> None:
@@ -38,15 +39,18 @@ class FleetCollector(Collector):
             for _ in without - self._without:
                 self._dropped()
             self._live, self._without = tuple(live), without
-            self._reports = {place: report for place, report in self._reports.items() if place in running}
+            self._reports = {place: report for place, report in self._reports.items() if place in running and place[0] not in without}
+            self._restarts = {place: last for place, last in self._restarts.items() if place in running}
             self._entered = {place: at for place, at in self._entered.items() if place[0] in ids}
 
     def reported(self, experiment: Experiment, stage: Stage, report: StageReport) -> int:
         """Elastic restarts since the last report."""
         with self._lock:
-            last = self._reports.get((experiment.id, stage.name))
-            self._reports[experiment.id, stage.name] = report
-        seen = last.restarts if last and last.attempt == report.attempt else 0
+            attempt, restarts = self._restarts.get((experiment.id, stage.name), (0, 0))
+            self._restarts[experiment.id, stage.name] = report.attempt, report.restarts
+            if experiment.id not in self._without:
+                self._reports[experiment.id, stage.name] = report
+        seen = restarts if attempt == report.attempt else 0
         return max(0, report.restarts - seen)
 
     def moved(self, experiment: Experiment, stage: Stage, at: datetime) -> None:
@@ -64,6 +68,7 @@ class FleetCollector(Collector):
         with self._lock:
             self._live, self._without = (), frozenset()
             self._reports.clear()
+            self._restarts.clear()
             self._entered.clear()
 
     def describe(self) -> Iterable[Metric]:

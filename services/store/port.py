@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 from api.access import AuditEntry, TokenView
 from api.experiment import Experiment, ExperimentPhase
+from api.stages import StagePhase
 
 
 @dataclass(frozen=True)
@@ -33,10 +34,23 @@ class NewEvent:
 
 
 @dataclass(frozen=True)
+class Listed:
+    """What a listing tells of an experiment: what its index columns hold, so that no record need be read for it."""
+
+    id: str
+    name: str
+    project: str
+    phase: ExperimentPhase
+    created_at: datetime
+    stages: dict[StagePhase, int]
+    """Number of stages in each phase, in the order in which the plan comes upon them."""
+
+
+@dataclass(frozen=True)
 class Page:
     """Experiments, newest first; `next_cursor` is None on the last page."""
 
-    experiments: list[Experiment]
+    experiments: list[Listed]
     next_cursor: str | None
 
 

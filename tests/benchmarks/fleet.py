@@ -3,7 +3,8 @@
 
 A real process with the product's own wiring on one core, over a database on disk and a cluster in memory (`pretended.py`); this process,
 which asks, and one that writes reports as 2,000 trainers would, have the other core. Each kind of request takes its turn within each
-round, one request at a time. The figures with reconciling off, beside, are of the same service over the same records.
+round, one request at a time and 20 a second at most. The figures with reconciling off, beside, are of the same service over the same
+records.
 """
 
 import asyncio
@@ -36,6 +37,7 @@ from tests.postgres import Postgres
 
 Figure = dict[str, Any]
 READERS, HOT = 500, 5
+REQUESTS_A_SECOND = 20
 REPORT_SECONDS = 5.0  # between two reports of one attempt
 PASS = "solfa_reconcile_pass_duration_seconds"
 
@@ -46,6 +48,7 @@ class Served:
 
     http: httpx.Client
     pid: int
+    core: int
     folder: Path
     active: list[Experiment]
 
@@ -64,6 +67,24 @@ class Served:
     def resident_megabytes(self) -> float:
         line = next(line for line in Path(f"/proc/{self.pid}/status").read_text().splitlines() if line.startswith("VmRSS:"))
         return int(line.split()[1]) * 1024 / 1e6
+
+
+@dataclass(frozen=True)
+class Rounds:
+    """What the reconciler did in some time."""
+
+    count: float
+    seconds: float
+    quick: float
+    """Those of at most one second."""
+    cpu: float
+    """Share of its core that the service used."""
+    others: float
+    """Share of that core that other processes of the machine took meanwhile."""
+
+    def cpu_of_one(self, seconds: float) -> float | None:
+        """In `seconds` of which nothing but rounds was asked of the service."""
+        return self.cpu * seconds / self.count if self.count else None
 
 
 def measure(quick: bool) -> list[Figure]:
@@ -95,6 +116,7 @@ def _measured(folder: Path, name: str, database: str, rounds: int, watched: floa
     figures = [_p99(f"{name}: {kind}", taken, without[kind], how) for kind, taken in times.items()]
     figures += [
         _pass(f"{name}: a round of the reconciler", quiet, f"{how}; nobody asks for anything"),
+        _figure(f"{name}: CPU time of such a round", quiet.cpu_of_one(watched), "s", "", "all that the service used then, by rounds"),
         _pass(f"{name}: a round of the reconciler while requests are answered", busy, how),
         _pass(f"{name}: a round of the reconciler with {READERS} readers", crowded, how),
         _figure(f"{name}: resident memory", alone, "MB", "under 300", f"{how}; after {watched:.0f} s of reconciling"),
@@ -108,8 +130,10 @@ def _measured(folder: Path, name: str, database: str, rounds: int, watched: floa
             "",
             f"reconciling off; {idle['held']} held",
         ),
-        _figure(f"{name}: CPU while reconciling", 100 * quiet[3], "% of a core", "", f"rounds 0.5 s apart, {ACTIVE:,} active"),
-        _figure(f"{name}: CPU while reconciling with {READERS} readers", 100 * crowded[3], "% of a core", "", "the same"),
+        _figure(f"{name}: CPU while reconciling", 100 * quiet.cpu, "% of a core", "", f"{quiet.count:.0f} rounds, 0.5 s apart"),
+        _figure(
+            f"{name}: CPU while reconciling with {READERS} readers", 100 * crowded.cpu, "% of a core", "", f"{crowded.count:.0f} rounds"
+        ),
     ]
     return figures
 
@@ -147,8 +171,11 @@ def _times(served: Served, rounds: int, run: str) -> dict[str, list[float]]:
         "scrape of /metrics": lambda n: http.get("/metrics"),
     }
     taken: dict[str, list[float]] = {kind: [] for kind in kinds}
+    due = time.perf_counter()
     for n in range(rounds):
         for kind, ask in kinds.items():
+            due = max(due + 1 / REQUESTS_A_SECOND, time.perf_counter())
+            time.sleep(max(0.0, due - time.perf_counter()))
             began = time.perf_counter()
             answer = ask(n)
             taken[kind].append(1000 * (time.perf_counter() - began))
@@ -156,12 +183,19 @@ def _times(served: Served, rounds: int, run: str) -> dict[str, list[float]]:
     return {kind: some[rounds // 10 :] for kind, some in taken.items()}
 
 
-def _rounds(served: Served, meanwhile: Callable[[], object]) -> tuple[float, float, float, float]:
-    """Rounds of the reconciler, their seconds, those of at most one second, and the share of a core used, while `meanwhile` went on."""
-    began, cpu, before = time.perf_counter(), served.cpu_seconds(), served.passes()
+def _rounds(served: Served, meanwhile: Callable[[], object]) -> Rounds:
+    began, cpu, busy, before = time.perf_counter(), served.cpu_seconds(), _busy_seconds(served.core), served.passes()
     meanwhile()
     count, seconds, quick = (now - then for now, then in zip(served.passes(), before, strict=True))
-    return count, seconds, quick, (served.cpu_seconds() - cpu) / (time.perf_counter() - began)
+    took, cpu = time.perf_counter() - began, served.cpu_seconds() - cpu
+    return Rounds(count, seconds, quick, cpu / took, max(0.0, _busy_seconds(served.core) - busy - cpu) / took)
+
+
+def _busy_seconds(core: int) -> float:
+    """What all processes together have used of a core so far."""
+    line = next(line for line in Path("/proc/stat").read_text().splitlines() if line.startswith(f"cpu{core} "))
+    user, nice, system = (int(field) for field in line.split()[1:4])
+    return (user + nice + system) / os.sysconf("SC_CLK_TCK")
 
 
 def _settle(served: Served) -> None:
@@ -232,7 +266,7 @@ def _served(folder: Path, database: str, active: list[Experiment], reconcile: bo
         assert process.stdout is not None
         url = process.stdout.readline().strip()
         with httpx.Client(base_url=url, timeout=60, trust_env=False) as http:
-            yield Served(http, process.pid, folder, active)
+            yield Served(http, process.pid, core, folder, active)
     finally:
         process.terminate()
         process.wait(60)
@@ -304,9 +338,10 @@ def _quantiles(taken: list[float]) -> tuple[float, float]:
     return found[49], found[98]
 
 
-def _pass(what: str, seen: tuple[float, float, float, float], how: str) -> Figure:
-    count, seconds, quick, _ = seen
-    return _figure(what, seconds / count if count else None, "s", "under 1", f"{how}; mean of {count:.0f}, of which {quick:.0f} within 1 s")
+def _pass(what: str, seen: Rounds, how: str) -> Figure:
+    others = f"other processes took {100 * seen.others:.0f} % of its core meanwhile"
+    spread = f"mean of {seen.count:.0f}, of which {seen.quick:.0f} within 1 s; {others}"
+    return _figure(what, seen.seconds / seen.count if seen.count else None, "s", "under 1", f"{how}; {spread}")
 
 
 def _figure(what: str, value: float | None, unit: str, reach: str, how: str) -> Figure:

@@ -3,6 +3,7 @@
 import json
 import sqlite3
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -197,6 +198,20 @@ def test_pages_are_newest_first_and_whole(store: ExperimentStore) -> None:
     assert [experiment.name for experiment in store.page(5, name_prefix="run-3").experiments] == ["run-3"]
     assert store.page(5, name_prefix="RUN").experiments == []
     assert store.page(5, phase=ExperimentPhase.FAILED).experiments == []
+
+
+def test_a_listing_tells_what_the_records_amount_to(store: ExperimentStore) -> None:
+    phases = list(StagePhase)
+    for number in range(8):
+        record = numbered(number)
+        changed = (stage.model_copy(update={"phase": phases[at * number % len(phases)]}) for at, stage in enumerate(record.stages))
+        store.create(record.model_copy(update={"stages": tuple(changed)}), None, START)
+    page = store.page(7)
+    assert page.next_cursor
+    for listed in page.experiments:
+        record = store.get(listed.id)
+        assert (listed.name, listed.phase, listed.created_at) == (record.name, record.phase, record.created_at)
+        assert list(listed.stages.items()) == list(Counter(stage.phase for stage in record.stages).items())  # in this order, too
 
 
 @pytest.mark.parametrize("cursor", ["", "%", "abc", "OTk5OTk5OTk5OTk5OTk5OTk5OTk5OTkuYQ"])
