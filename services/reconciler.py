@@ -8,7 +8,7 @@ import logging
 import socket
 import threading
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
@@ -16,7 +16,7 @@ from api import keys
 from api.bucket import Bucket
 from api.errors import BucketError, LaunchRejected, NotFound, SolfaError, StaleFence, StaleVersion
 from api.experiment import Experiment, Stage
-from services.decide import Effect, Move, Terms, decide
+from services.decide import Effect, Move, Terms, decide, only_waits
 from services.inputs import rules_of, stage_config
 from services.launch.cluster import Cluster, LaunchRequest
 from services.logs import LogKeeper
@@ -72,6 +72,7 @@ class Reconciler:
         self._holder = f"{socket.gethostname()[:60]}/{uuid.uuid4().hex}"  # a person finds the pod or machine that leads by it
         self._lease: Lease | None = None
         self._live: list[Experiment] = []  # as the last pass read them: what has not changed since is not read again
+        self._settled: dict[str, tuple[int, list[int]]] = {}
         self._wake = threading.Event()
 
     def wake(self) -> None:
@@ -111,6 +112,7 @@ class Reconciler:
             return 0
         apps = self._cluster.apps()
         live = self._live = self._store.live(self._live)
+        self._settled = {one.id: self._settled[one.id] for one in live if one.id in self._settled}
         self._watcher.sees(live)
         moves = 0
         failures: list[SolfaError] = []
@@ -143,8 +145,8 @@ class Reconciler:
 
     def _advance(self, experiment: Experiment) -> int:
         """Each stage of `experiment` by one move at most. Returns how many moved."""
-        moves = 0
-        for position in range(len(experiment.stages)):
+        moves, version = 0, experiment.version
+        for position in self._places(experiment):
             stage = experiment.stages[position]  # as the moves before have left it
             if stage.phase.terminal:
                 continue
@@ -153,7 +155,16 @@ class Reconciler:
                 self._watcher.reported(experiment, stage, seen.report)
             experiment, moved = self._move(experiment, stage, seen)
             moves += moved
+        if experiment.version == version != self._settled.get(experiment.id, (0, []))[0]:
+            stages = enumerate(experiment.stages)
+            places = [at for at, stage in stages if not stage.phase.terminal and not only_waits(experiment, stage)]
+            self._settled[experiment.id] = version, places
         return moves
+
+    def _places(self, experiment: Experiment) -> Sequence[int]:
+        """Of the stages to look at: all, but those that only wait where a pass has found already that this version says all of them."""
+        version, places = self._settled.get(experiment.id, (0, []))
+        return places if version == experiment.version else range(len(experiment.stages))
 
     def _move(self, experiment: Experiment, stage: Stage, seen: Observation) -> tuple[Experiment, int]:
         terms = Terms(rules_of(experiment).compute[stage.plan.kind], self._pace.backoff)

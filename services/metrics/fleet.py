@@ -10,7 +10,7 @@ from prometheus_client.registry import Collector
 from api.experiment import Experiment, Stage
 from api.metrics import EXPERIMENTS
 from api.stage_config import StageReport
-from api.stages import StagePhase
+from api.stages import StageKind, StagePhase
 from services.metrics.records import family
 
 Place = tuple[str, str]
@@ -79,24 +79,27 @@ class FleetCollector(Collector):
             live, reports, places = self._live, dict(self._reports), dict(self._entered)
         now = self._clock()
         families = {metric.name: family(metric.name) for metric in EXPERIMENTS}
-        oldest: dict[tuple[str, str], float] = {}
+        oldest: dict[tuple[StageKind, StagePhase], datetime] = {}
         for number, experiment in enumerate(live):
             for stage in experiment.stages:
                 if stage.phase.terminal:
                     continue
                 phase, at = places.get((experiment.id, stage.name), (None, None))
                 since = at if at and phase is stage.phase else entered(experiment, stage)
-                age = max(0.0, (now - since).total_seconds())
-                key = (stage.plan.kind.value, stage.phase.value)
-                oldest[key] = max(age, oldest.get(key, 0.0))
+                key = (stage.plan.kind, stage.phase)
+                oldest[key] = min(since, oldest.get(key, since))
                 if number < self._cap:
-                    _add_stage(families, experiment, stage, age)
+                    _add_stage(families, experiment, stage, _age(since, now))
                     if report := reports.get((experiment.id, stage.name)):
                         _add_report(families, (experiment.project, experiment.name, stage.name), report, now)
         ages = family("solfa_stage_phase_age_seconds")
-        for key, age in sorted(oldest.items()):
-            ages.add_metric(list(key), age)
+        for (kind, stands), since in sorted(oldest.items()):
+            ages.add_metric([kind.value, stands.value], _age(since, now))
         return [ages, *families.values()]
+
+
+def _age(since: datetime, now: datetime) -> float:
+    return max(0.0, (now - since).total_seconds())
 
 
 def entered(experiment: Experiment, stage: Stage) -> datetime:
@@ -126,7 +129,7 @@ def _add_stage(families: Mapping[str, GaugeMetricFamily], experiment: Experiment
 def _add_report(families: Mapping[str, GaugeMetricFamily], place: tuple[str, str, str], report: StageReport, now: datetime) -> None:
     """`place`: the experiment's project and name, and the stage's."""
     for name, value in (
-        ("report_age_seconds", max(0.0, (now - report.updated_at).total_seconds())),
+        ("report_age_seconds", _age(report.updated_at, now)),
         ("step", report.step if report.unit == "steps" else None),
         ("target_step", report.total if report.unit == "steps" else None),
         ("tokens_per_second", report.tokens_per_second),
