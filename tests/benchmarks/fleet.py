@@ -89,7 +89,7 @@ class Rounds:
 
 def measure(quick: bool) -> list[Figure]:
     """On SQLite, and on PostgreSQL where it is installed."""
-    rounds, watched = (100, 10.0) if quick else (400, 30.0)
+    rounds, watched = (60, 10.0) if quick else (200, 20.0)
     figures = []
     with TemporaryDirectory() as folder:
         figures += _measured(Path(folder), "SQLite", f"sqlite:///{folder}/solfa.db", rounds, watched)
