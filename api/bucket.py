@@ -7,7 +7,9 @@ import errno
 import fcntl
 import hashlib
 import itertools
+import os
 import random
+import re
 import shutil
 import threading
 import time
@@ -252,8 +254,24 @@ class FileBucket(Bucket):
         return super()._at(key)
 
     def get(self, key: str) -> Blob:
-        data = super().get(key).data
+        data = self._read(key) if _PLAIN.fullmatch(key) else super().get(key).data
         return Blob(data, _digest(data))
+
+    def exists(self, key: str) -> bool:
+        """A look that a reconciler takes thousands of times a round: asked of the file system itself, it takes a fiftieth of the time."""
+        if not _PLAIN.fullmatch(key):
+            return super().exists(key)
+        with self._at(key):
+            return os.path.isfile(f"{self.root}/{key}")  # noqa: PTH113  # a Path takes longer to make than the file to be looked at
+
+    def _read(self, key: str) -> bytes:
+        """As `exists`, past obstore, which hands every call to threads of its own."""
+        with self._at(key):
+            try:
+                with open(f"{self.root}/{key}", "rb") as file:  # noqa: PTH123  # as above
+                    return file.read()
+            except (IsADirectoryError, NotADirectoryError) as error:
+                raise FileNotFoundError(key) from error
 
     def put(self, key: str, data: bytes) -> str:
         super().put(key, data)
@@ -301,6 +319,9 @@ def open_bucket(url: str, options: Mapping[str, Any] | None = None, patience: ti
             once = S3Store.from_url(url, **given | {"retry_config": _NONE.config})
             return Bucket(S3Store.from_url(url, **given), url, once, chosen)
     raise BadRequest(f"A bucket is file:///folder, s3://name/prefix or memory://, not {url!r}.")
+
+
+_PLAIN = re.compile(r"\w[\w.-]*(?:/\w[\w.-]*)*", re.ASCII)  # a key that is its own path below the folder: all of ours are
 
 
 def _digest(data: bytes) -> str:

@@ -16,6 +16,7 @@ from services import problems
 from services.access.gate import Gate
 from services.access.tokens import Tokens
 from services.experiments import Experiments
+from services.following import Following
 from services.histories import Histories
 from services.launch.cluster import Cluster
 from services.limits import Bodies, Often
@@ -38,7 +39,8 @@ def create_app(settings: Settings, store: ExperimentStore, bucket: Bucket, clust
     app = FastAPI(title="Solfa", version=VERSION, description=__doc__, docs_url=None, redoc_url=None)
     use_cases, logs = Experiments(settings, store, bucket, cluster, utc_now), LogKeeper(cluster, bucket)
     issued = Tokens(store, settings.admin_token.get_secret_value(), utc_now)
-    app.state.context = Context(settings, store, bucket, cluster, logs, use_cases, metrics, Histories(), issued)
+    following = Following(store, bucket)
+    app.state.context = Context(settings, store, bucket, cluster, logs, use_cases, metrics, Histories(), following, issued)
     problems.install(app)
     for module in ROUTERS:
         app.include_router(module.router)

@@ -77,6 +77,14 @@ def decide(experiment: Experiment, stage: Stage, seen: Observation, terms: Terms
             return _backing_off(stage, seen, now)
 
 
+def only_waits(experiment: Experiment, stage: Stage) -> bool:
+    """Whether nothing but a change of the record itself can move `stage` on: nothing was launched for it, and what it needs is not over."""
+    if stage.phase is not StagePhase.BLOCKED or stage.attempts or experiment.cancel_requested_at:
+        return False
+    needs = [need for name in stage.plan.needs if (need := experiment.stage(name))]
+    return any(not need.phase.terminal for need in needs)
+
+
 def _cancelled(stage: Stage, seen: Observation) -> Move:
     if stage.phase is StagePhase.CANCELLING or (stage.phase is StagePhase.BLOCKED and not seen.alive):
         if seen.alive:

@@ -2,9 +2,9 @@
 
 import hashlib
 import secrets
-from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import fields
 from datetime import datetime
 from typing import Any
 
@@ -26,7 +26,7 @@ from services.logs import LogKeeper
 from services.quotas import quota_guard
 from services.settings import Settings
 from services.sources import check_sources, fingerprints
-from services.store import Change, ExperimentStore, Idempotent, NewEvent
+from services.store import Change, ExperimentStore, Idempotent, Listed, NewEvent
 
 ID_LETTERS = "abcdefghijklmnopqrstuvwxyz234567"
 TERMINAL = (ExperimentPhase.SUCCEEDED, ExperimentPhase.FAILED, ExperimentPhase.CANCELLED)
@@ -116,7 +116,7 @@ class Experiments:
 
     def page(self, limit: int, cursor: str | None, phase: ExperimentPhase | None, name_prefix: str | None) -> ExperimentList:
         page = self._store.page(limit, cursor, phase, name_prefix)
-        return ExperimentList(experiments=[_summary(experiment) for experiment in page.experiments], next_cursor=page.next_cursor)
+        return ExperimentList(experiments=[_summary(listed) for listed in page.experiments], next_cursor=page.next_cursor)
 
     def cancel(self, name_or_id: str, if_match: str | None = None) -> Experiment:
         """Ask for an experiment to end; a second time is harmless. Raises Conflict when it has ended."""
@@ -305,10 +305,8 @@ def stage_view(stage: Stage, report: StageReport | None = None, failure: Failure
     )
 
 
-def _summary(experiment: Experiment) -> ExperimentSummary:
-    counts = Counter(stage.phase for stage in experiment.stages)
-    named = experiment.model_dump(include={"id", "name", "project", "created_at"})
-    return ExperimentSummary(**named, phase=experiment.phase, stages=dict(counts))
+def _summary(listed: Listed) -> ExperimentSummary:
+    return ExperimentSummary(**{field.name: getattr(listed, field.name) for field in fields(listed)})
 
 
 def _sha256(text: str) -> str:

@@ -1,11 +1,15 @@
 """What an attempt is given: from the records to its StageConfig. Pure, so that the same record always gives the same config."""
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import lru_cache
+from typing import Literal
 
 from api.experiment import Experiment, Stage
 from api.plan import PlannedStage
-from api.spec import ExperimentSpec, parse_spec
+from api.spec import Compute, ExperimentSpec, parse_spec
 from api.stage_config import Inputs, StageConfig
+from api.stages import StageKind
 
 
 def spec_of(experiment: Experiment) -> ExperimentSpec:
@@ -13,9 +17,29 @@ def spec_of(experiment: Experiment) -> ExperimentSpec:
     return _parsed(experiment.spec_text)
 
 
-@lru_cache(maxsize=512)  # a reconciler asks for the same specs again at every pass
+@lru_cache(maxsize=512)
 def _parsed(text: str) -> ExperimentSpec:
     return parse_spec(text)
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What each pass over a record asks of its spec: a twentieth of it, so that it can be kept of every live experiment."""
+
+    compute: Mapping[StageKind, Compute]
+    adopt: Literal["same_digest", "never"]
+    tolerance: float
+
+
+def rules_of(experiment: Experiment) -> Rules:
+    """As `spec_of`."""
+    return _rules(experiment.spec_text)
+
+
+@lru_cache(maxsize=4096)  # a pass asks for those of all live experiments, in turn: one place too few, and each is parsed anew
+def _rules(text: str) -> Rules:
+    spec = parse_spec(text)
+    return Rules({kind: spec.compute_for(kind) for kind in StageKind}, spec.adopt, spec.doremi.tolerance)
 
 
 def stage_config(experiment: Experiment, stage: Stage, attempt: int) -> StageConfig:

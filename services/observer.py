@@ -11,7 +11,7 @@ from api.experiment import Experiment, Stage
 from api.results import StageResult
 from api.stage_config import AttemptFailure, StageReport
 from api.stages import StageKind, StagePhase, StageReason
-from services.inputs import spec_of
+from services.inputs import rules_of
 from services.launch.cluster import AppPhase, Cluster
 from services.observation import Observation, StandIn
 from services.store import ExperimentStore
@@ -70,7 +70,7 @@ class Observer:
         same = experiment.stage(f"{stage.plan.kind}-{stage.plan.round - 1}")
         if before is None or same is None or before.result_key is None or same.result_key is None:
             return None
-        delta, tolerance = self._delta(before.result_key), spec_of(experiment).doremi.tolerance
+        delta, tolerance = self._delta(before.result_key), rules_of(experiment).tolerance
         if delta is None or delta >= tolerance:
             return None
         sentence = (
@@ -85,7 +85,7 @@ class Observer:
         return self._deltas[result_key]
 
     def _adopted(self, experiment: Experiment, stage: Stage) -> StandIn | None:
-        if stage.digest is None or spec_of(experiment).adopt == "never":
+        if stage.digest is None or rules_of(experiment).adopt == "never":
             return None
         found = self._store.within(experiment.project).find_result(stage.digest)
         if found is None or not self._bucket.exists(found[1]):

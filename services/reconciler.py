@@ -8,7 +8,7 @@ import logging
 import socket
 import threading
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
@@ -16,8 +16,8 @@ from api import keys
 from api.bucket import Bucket
 from api.errors import BucketError, LaunchRejected, NotFound, SolfaError, StaleFence, StaleVersion
 from api.experiment import Experiment, Stage
-from services.decide import Effect, Move, Terms, decide
-from services.inputs import spec_of, stage_config
+from services.decide import Effect, Move, Terms, decide, only_waits
+from services.inputs import rules_of, stage_config
 from services.launch.cluster import Cluster, LaunchRequest
 from services.logs import LogKeeper
 from services.observation import Observation
@@ -25,7 +25,7 @@ from services.observer import Observer
 from services.retry import Backoff
 from services.store import ExperimentStore, Lease
 from services.tidy import Tidier
-from services.transition import apply, events
+from services.transition import apply, events, is_change
 from services.watch import Pass, Watcher
 
 logger = logging.getLogger(__name__)
@@ -71,6 +71,8 @@ class Reconciler:
         self._tidier = Tidier(store, cluster, bucket, self._keeper)
         self._holder = f"{socket.gethostname()[:60]}/{uuid.uuid4().hex}"  # a person finds the pod or machine that leads by it
         self._lease: Lease | None = None
+        self._live: list[Experiment] = []  # as the last pass read them: what has not changed since is not read again
+        self._settled: dict[str, tuple[int, list[int]]] = {}
         self._wake = threading.Event()
 
     def wake(self) -> None:
@@ -109,7 +111,8 @@ class Reconciler:
         if not self._holds_lease():
             return 0
         apps = self._cluster.apps()
-        live = self._store.live()
+        live = self._live = self._store.live(self._live)
+        self._settled = {one.id: self._settled[one.id] for one in live if one.id in self._settled}
         self._watcher.sees(live)
         moves = 0
         failures: list[SolfaError] = []
@@ -142,20 +145,29 @@ class Reconciler:
 
     def _advance(self, experiment: Experiment) -> int:
         """Each stage of `experiment` by one move at most. Returns how many moved."""
-        moves = 0
-        for name in [stage.name for stage in experiment.stages]:
-            stage = experiment.stage(name)
-            if stage is None or stage.phase.terminal:
+        moves, version = 0, experiment.version
+        for position in self._places(experiment):
+            stage = experiment.stages[position]  # as the moves before have left it
+            if stage.phase.terminal:
                 continue
             seen = self._observer.look(experiment, stage)
             if seen.report:
                 self._watcher.reported(experiment, stage, seen.report)
             experiment, moved = self._move(experiment, stage, seen)
             moves += moved
+        if experiment.version == version != self._settled.get(experiment.id, (0, []))[0]:
+            stages = enumerate(experiment.stages)
+            places = [at for at, stage in stages if not stage.phase.terminal and not only_waits(experiment, stage)]
+            self._settled[experiment.id] = version, places
         return moves
 
+    def _places(self, experiment: Experiment) -> Sequence[int]:
+        """Of the stages to look at: all, but those that only wait where a pass has found already that this version says all of them."""
+        version, places = self._settled.get(experiment.id, (0, []))
+        return places if version == experiment.version else range(len(experiment.stages))
+
     def _move(self, experiment: Experiment, stage: Stage, seen: Observation) -> tuple[Experiment, int]:
-        terms = Terms(spec_of(experiment).compute_for(stage.plan.kind), self._pace.backoff)
+        terms = Terms(rules_of(experiment).compute[stage.plan.kind], self._pace.backoff)
         move = decide(experiment, stage, seen, terms, self._clock())
         if move is None:
             return experiment, 0
@@ -173,10 +185,10 @@ class Reconciler:
 
     def _record(self, experiment: Experiment, stage: Stage, move: Move) -> Experiment:
         """Write what the move makes of the record. A launch is always written, so that one with a stale lease stops here."""
+        if not is_change(stage, move) and move.effect is not Effect.LAUNCH:
+            return experiment
         now = self._clock()
         after = apply(experiment, stage, move, now)
-        if after == experiment and move.effect is not Effect.LAUNCH:
-            return experiment
         fence = self._lease.token if self._lease else None
         written = self._store.replace(after, events(experiment, after, stage.name), now, fence)
         if move.phase is not stage.phase:

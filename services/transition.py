@@ -21,6 +21,12 @@ def apply(experiment: Experiment, stage: Stage, move: Move, now: datetime) -> Ex
     return _with_settled_digests(after, stage, move.digest) if move.reason is StageReason.CONVERGED else after
 
 
+def is_change(stage: Stage, move: Move) -> bool:
+    """Whether `apply` would make another record of it: most moves of most passes only say once more what the record says."""
+    said = (stage.phase, stage.reason, stage.message, stage.not_before)
+    return said != (move.phase, move.reason, move.message, move.not_before)
+
+
 def _entering(experiment: Experiment, stage: Stage, move: Move, now: datetime) -> dict[str, Any]:
     """What a stage's record gains when it enters a phase."""
     match move.phase:

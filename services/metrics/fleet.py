@@ -10,7 +10,7 @@ from prometheus_client.registry import Collector
 from api.experiment import Experiment, Stage
 from api.metrics import EXPERIMENTS
 from api.stage_config import StageReport
-from api.stages import StagePhase
+from api.stages import StageKind, StagePhase
 from services.metrics.records import family
 
 Place = tuple[str, str]
@@ -26,7 +26,8 @@ class FleetCollector(Collector):
         self._lock = threading.Lock()
         self._live: tuple[Experiment, ...] = ()
         self._without: frozenset[str] = frozenset()
-        self._reports: dict[Place, StageReport] = {}
+        self._reports: dict[Place, StageReport] = {}  # of those with series of their own
+        self._restarts: dict[Place, tuple[int, int]] = {}  # attempt and elastic restarts, of all
         self._entered: dict[Place, tuple[StagePhase, datetime]] = {}
 
     def sees(self, live: Sequence[Experiment]) -> None:
@@ -38,15 +39,18 @@ class FleetCollector(Collector):
             for _ in without - self._without:
                 self._dropped()
             self._live, self._without = tuple(live), without
-            self._reports = {place: report for place, report in self._reports.items() if place in running}
+            self._reports = {place: report for place, report in self._reports.items() if place in running and place[0] not in without}
+            self._restarts = {place: last for place, last in self._restarts.items() if place in running}
             self._entered = {place: at for place, at in self._entered.items() if place[0] in ids}
 
     def reported(self, experiment: Experiment, stage: Stage, report: StageReport) -> int:
         """Elastic restarts since the last report."""
         with self._lock:
-            last = self._reports.get((experiment.id, stage.name))
-            self._reports[experiment.id, stage.name] = report
-        seen = last.restarts if last and last.attempt == report.attempt else 0
+            attempt, restarts = self._restarts.get((experiment.id, stage.name), (0, 0))
+            self._restarts[experiment.id, stage.name] = report.attempt, report.restarts
+            if experiment.id not in self._without:
+                self._reports[experiment.id, stage.name] = report
+        seen = restarts if attempt == report.attempt else 0
         return max(0, report.restarts - seen)
 
     def moved(self, experiment: Experiment, stage: Stage, at: datetime) -> None:
@@ -64,6 +68,7 @@ class FleetCollector(Collector):
         with self._lock:
             self._live, self._without = (), frozenset()
             self._reports.clear()
+            self._restarts.clear()
             self._entered.clear()
 
     def describe(self) -> Iterable[Metric]:
@@ -74,24 +79,27 @@ class FleetCollector(Collector):
             live, reports, places = self._live, dict(self._reports), dict(self._entered)
         now = self._clock()
         families = {metric.name: family(metric.name) for metric in EXPERIMENTS}
-        oldest: dict[tuple[str, str], float] = {}
+        oldest: dict[tuple[StageKind, StagePhase], datetime] = {}
         for number, experiment in enumerate(live):
             for stage in experiment.stages:
                 if stage.phase.terminal:
                     continue
                 phase, at = places.get((experiment.id, stage.name), (None, None))
                 since = at if at and phase is stage.phase else entered(experiment, stage)
-                age = max(0.0, (now - since).total_seconds())
-                key = (stage.plan.kind.value, stage.phase.value)
-                oldest[key] = max(age, oldest.get(key, 0.0))
+                key = (stage.plan.kind, stage.phase)
+                oldest[key] = min(since, oldest.get(key, since))
                 if number < self._cap:
-                    _add_stage(families, experiment, stage, age)
+                    _add_stage(families, experiment, stage, _age(since, now))
                     if report := reports.get((experiment.id, stage.name)):
                         _add_report(families, (experiment.project, experiment.name, stage.name), report, now)
         ages = family("solfa_stage_phase_age_seconds")
-        for key, age in sorted(oldest.items()):
-            ages.add_metric(list(key), age)
+        for (kind, stands), since in sorted(oldest.items()):
+            ages.add_metric([kind.value, stands.value], _age(since, now))
         return [ages, *families.values()]
+
+
+def _age(since: datetime, now: datetime) -> float:
+    return max(0.0, (now - since).total_seconds())
 
 
 def entered(experiment: Experiment, stage: Stage) -> datetime:
@@ -121,7 +129,7 @@ def _add_stage(families: Mapping[str, GaugeMetricFamily], experiment: Experiment
 def _add_report(families: Mapping[str, GaugeMetricFamily], place: tuple[str, str, str], report: StageReport, now: datetime) -> None:
     """`place`: the experiment's project and name, and the stage's."""
     for name, value in (
-        ("report_age_seconds", max(0.0, (now - report.updated_at).total_seconds())),
+        ("report_age_seconds", _age(report.updated_at, now)),
         ("step", report.step if report.unit == "steps" else None),
         ("target_step", report.total if report.unit == "steps" else None),
         ("tokens_per_second", report.tokens_per_second),

@@ -1,10 +1,9 @@
 """/, /experiments/{experiment}, /static: the page; and streams that say when it has changed."""
 
-import hashlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import aclosing
 from typing import Annotated
 
-import anyio
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import HTMLResponse
 from sse_starlette import EventSourceResponse, ServerSentEvent
@@ -13,13 +12,13 @@ from starlette.concurrency import run_in_threadpool
 from api.errors import NotFound, SolfaError
 from api.experiment import ExperimentPhase
 from api.views import ExperimentList
+from services.following import Listing
 from services.page import policy, render
 from services.page.assets import asset
 from services.page.snapshot import snapshot
 from services.routes.context import Context, ExperimentRef, Service
 
 router = APIRouter(include_in_schema=False)
-POLL_SECONDS = 1.0
 ROWS = 50  # of a page of the list
 FOR_EVER = {"Cache-Control": "public, max-age=31536000, immutable", "X-Content-Type-Options": "nosniff"}
 Phase = Annotated[str | None, Query()]
@@ -35,8 +34,8 @@ def listing(service: Service, phase: Phase = None, name_prefix: Prefix = None, c
 
 @router.get("/live")
 async def listing_stream(service: Service, phase: Phase = None, name_prefix: Prefix = None, cursor: Cursor = None) -> Response:
-    query = {"phase": phase or None, "name_prefix": name_prefix or None, "cursor": cursor or None}
-    return _stream(service, lambda: _listed(service, query).model_dump_json())
+    asked = Listing(service.principal.project, ROWS, cursor or None, _phase(phase), name_prefix or None)
+    return _stream(service, service.following.lists.follow(asked))
 
 
 @router.get("/experiments/{experiment}")
@@ -46,8 +45,8 @@ def experiment(service: Service, experiment: ExperimentRef) -> Response:
 
 @router.get("/experiments/{experiment}/live")
 async def experiment_stream(service: Service, experiment: ExperimentRef) -> Response:
-    await run_in_threadpool(service.experiments.get, experiment)
-    return _stream(service, lambda: _state(service, experiment))
+    record = await run_in_threadpool(service.experiments.get, experiment)
+    return _stream(service, service.following.pages.follow(record.id))
 
 
 @router.get("/static/{name}")
@@ -61,17 +60,13 @@ def static(name: str, request: Request) -> Response:
 
 
 def _listed(service: Context, query: dict[str, str | None]) -> ExperimentList:
-    phase = query["phase"]
-    if phase and phase not in render.PHASES:
-        raise NotFound(f"There is no phase {phase}; there are {', '.join(render.PHASES)}.")
-    return service.experiments.page(ROWS, query["cursor"], ExperimentPhase(phase) if phase else None, query["name_prefix"])
+    return service.experiments.page(ROWS, query["cursor"], _phase(query["phase"]), query["name_prefix"])
 
 
-def _state(service: Context, name: str) -> str:
-    """Changes whenever something that the page shows does."""
-    record = service.experiments.get(name)
-    reports = [service.experiments.report(record, stage) for stage in record.stages]
-    return f"{record.version} {[(one.updated_at, one.step) for one in reports if one]}"
+def _phase(name: str | None) -> ExperimentPhase | None:
+    if name and name not in render.PHASES:
+        raise NotFound(f"There is no phase {name}; there are {', '.join(render.PHASES)}.")
+    return ExperimentPhase(name) if name else None
 
 
 def _html(make: Callable[[], str]) -> Response:
@@ -82,23 +77,13 @@ def _html(make: Callable[[], str]) -> Response:
         return HTMLResponse(render.failure(error.status, error.message), error.status, headers=policy.HEADERS)
 
 
-def _stream(service: Context, look: Callable[[], str]) -> Response:
-    return EventSourceResponse(_changes(look), ping=service.settings.heartbeat_seconds)
+def _stream(service: Context, digests: AsyncGenerator[str]) -> Response:
+    return EventSourceResponse(_changes(digests), ping=service.settings.heartbeat_seconds)
 
 
-async def _changes(look: Callable[[], str]) -> AsyncIterator[ServerSentEvent]:
-    """An event `changed` at first and at each change, its id a digest of the state; a database that is away is waited for."""
-    last = None
-    while True:
-        try:
-            state = await run_in_threadpool(look)
-        except NotFound:
-            yield ServerSentEvent(event="gone", data="")
-            return
-        except SolfaError:
-            state = ""
-        digest = hashlib.sha256(state.encode()).hexdigest()[:16]
-        if state and digest != last:
-            last = digest
+async def _changes(digests: AsyncGenerator[str]) -> AsyncIterator[ServerSentEvent]:
+    """An event `changed` at first and at each change, its id a digest of what is shown."""
+    async with aclosing(digests):
+        async for digest in digests:
             yield ServerSentEvent(id=digest, event="changed", data=digest)
-        await anyio.sleep(POLL_SECONDS)
+    yield ServerSentEvent(event="gone", data="")

@@ -10,6 +10,7 @@ from services.access.principal import LOCAL, Principal
 from services.access.rights import needed
 from services.access.tokens import Tokens
 from services.experiments import Experiments
+from services.following import Following
 from services.histories import Histories
 from services.launch.cluster import Cluster
 from services.logs import LogKeeper
@@ -28,6 +29,7 @@ class Context:
     experiments: Experiments
     metrics: Metrics
     histories: Histories
+    following: Following
     tokens: Tokens
     principal: Principal = LOCAL
     """Who asks; ports and use cases are within what they may see."""

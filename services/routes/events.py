@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from typing import Annotated, Any
 
 import anyio
@@ -11,14 +12,12 @@ from starlette.concurrency import run_in_threadpool
 
 from api.errors import NotFound, SolfaError
 from api.views import EventList, EventView
-from services.experiments import TERMINAL
+from services.following import EVENT_SECONDS
 from services.problems import documented
 from services.routes.context import SSE, Context, ExperimentRef, Service
 from services.store import Event
 
 router = APIRouter(prefix="/v1/experiments/{experiment}", tags=["events"])
-POLL_SECONDS = 0.5
-PAGE = 500
 log = logging.getLogger(__name__)
 
 
@@ -51,27 +50,24 @@ async def events(
 
 async def _stream(service: Context, experiment_id: str, after: int) -> AsyncIterator[ServerSentEvent]:
     """Events after `after`, until the experiment has ended or is deleted; a database that is away for a while is waited for."""
-    while True:
-        try:
-            over, found = await run_in_threadpool(_look, service, experiment_id, after)
-        except NotFound:
-            return
-        except SolfaError as error:
-            log.warning("the events of %s are waited for: %s", experiment_id, error.message)
-            over, found = False, []
-        for event in found:
-            after = event.id
-            yield ServerSentEvent(id=str(event.id), event=event.kind, data=_view(event).model_dump_json())
-        if over and not found:
-            return
-        if not found:
-            await anyio.sleep(POLL_SECONDS)
-
-
-def _look(service: Context, experiment_id: str, after: int) -> tuple[bool, list[Event]]:
-    """(whether it had ended before this look at its events, those events): both together tell that none will follow."""
-    over = service.experiments.get(experiment_id).phase in TERMINAL
-    return over, service.store.events(experiment_id, after, PAGE)
+    async with aclosing(service.following.versions.follow(experiment_id)) as versions:
+        async for version in versions:
+            while True:
+                try:
+                    told = await service.following.events(experiment_id, version, after)
+                except NotFound:
+                    return
+                except SolfaError as error:
+                    log.warning("the events of %s are waited for: %s", experiment_id, error.message)
+                    await anyio.sleep(EVENT_SECONDS)
+                    continue
+                for event in told.events:
+                    after = event.id
+                    yield ServerSentEvent(id=str(event.id), event=event.kind, data=_view(event).model_dump_json())
+                if not told.events:
+                    break
+            if told.over:
+                return
 
 
 def _view(event: Event) -> EventView:

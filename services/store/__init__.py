@@ -1,7 +1,19 @@
 """The store: the only module that speaks SQL."""
 
 from services.store.database import migrate_engine, open_engine
-from services.store.port import AuditStore, Change, Event, ExperimentStore, Idempotent, Lease, NewEvent, Page, TokenRow, TokenStore
+from services.store.port import (
+    AuditStore,
+    Change,
+    Event,
+    ExperimentStore,
+    Idempotent,
+    Lease,
+    Listed,
+    NewEvent,
+    Page,
+    TokenRow,
+    TokenStore,
+)
 from services.store.sql import SqlStore
 
 __all__ = [
@@ -11,6 +23,7 @@ __all__ = [
     "ExperimentStore",
     "Idempotent",
     "Lease",
+    "Listed",
     "NewEvent",
     "Page",
     "TokenRow",

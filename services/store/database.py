@@ -1,9 +1,11 @@
 """Opening a database: connections as each engine wants them, migrations run from code, foreign errors as ours."""
 
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from sqlalchemy import Connection, Engine, create_engine, event, inspect, text
 from sqlalchemy.engine import URL, make_url
@@ -15,6 +17,7 @@ from services.store.schema import HEAD, metadata
 
 LOCK_MIGRATION, LOCK_EVENTS, LOCK_QUOTA = 7_300_001, 7_300_002, 7_300_003  # PostgreSQL's advisory locks, by number
 BUSY_SECONDS = 5.0
+_TURNS: WeakKeyDictionary[Engine, AbstractContextManager[object]] = WeakKeyDictionary()
 
 
 def open_engine(address: str) -> Engine:
@@ -75,8 +78,13 @@ def reading(engine: Engine) -> Iterator[Connection]:
 @contextmanager
 def writing(engine: Engine) -> Iterator[Connection]:
     """A write transaction. Raises StoreUnavailable, StoreError; lets IntegrityError pass to the caller in this package."""
-    with translated(), engine.connect().execution_options(write=True) as connection, connection.begin():
+    with translated(), _turn(engine), engine.connect().execution_options(write=True) as connection, connection.begin():
         yield connection
+
+
+def _turn(engine: Engine) -> AbstractContextManager[object]:
+    """SQLite has one writer at a time, and others ask again after ever longer pauses; within this process they stand in a queue instead."""
+    return _TURNS.setdefault(engine, threading.RLock()) if engine.dialect.name == "sqlite" else nullcontext()
 
 
 def advisory_lock(connection: Connection, number: int) -> None:

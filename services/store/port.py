@@ -1,12 +1,13 @@
 """The ExperimentStore port: records with compare-and-swap, events, a lease with fencing, idempotency keys."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Protocol
 
 from api.access import AuditEntry, TokenView
 from api.experiment import Experiment, ExperimentPhase
+from api.stages import StagePhase
 
 
 @dataclass(frozen=True)
@@ -33,10 +34,23 @@ class NewEvent:
 
 
 @dataclass(frozen=True)
+class Listed:
+    """What a listing tells of an experiment: what its index columns hold, so that no record need be read for it."""
+
+    id: str
+    name: str
+    project: str
+    phase: ExperimentPhase
+    created_at: datetime
+    stages: dict[StagePhase, int]
+    """Number of stages in each phase, in the order in which the plan comes upon them."""
+
+
+@dataclass(frozen=True)
 class Page:
     """Experiments, newest first; `next_cursor` is None on the last page."""
 
-    experiments: list[Experiment]
+    experiments: list[Listed]
     next_cursor: str | None
 
 
@@ -130,8 +144,11 @@ class ExperimentStore(Protocol):
 
     def page(self, limit: int, cursor: str | None = None, phase: ExperimentPhase | None = None, name_prefix: str | None = None) -> Page: ...
 
-    def live(self) -> list[Experiment]:
-        """Every experiment whose phase is not terminal, oldest first."""
+    def live(self, known: Iterable[Experiment] = ()) -> list[Experiment]:
+        """Every experiment whose phase is not terminal, oldest first. What of `known` is at the stored version is given back unread."""
+
+    def versions(self, ids: Sequence[str]) -> dict[str, int]:
+        """The version of each of these experiments; without those that are not there."""
 
     def replace(
         self, experiment: Experiment, events: list[NewEvent], at: datetime, fence: int | None = None, change: Change | None = None

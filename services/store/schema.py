@@ -31,8 +31,8 @@ experiments = Table(
     Column("spec_text", Text, nullable=False),
     Column("project", String(40), nullable=False, server_default=DEFAULT_PROJECT),
     UniqueConstraint("project", "name", name="experiments_name"),
-    Index("experiments_newest", "created_at", "id"),
-    Index("experiments_phase", "phase", "created_at", "id"),
+    Index("experiments_newest", "created_at", "id", "project", "name"),  # a listing looks through it alone, and a pass through the next:
+    Index("experiments_phase", "phase", "created_at", "id", "version"),  # rows are long, with their specs in them
 )
 
 stages = Table(

@@ -5,7 +5,7 @@ import binascii
 import json
 import re
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -38,7 +38,7 @@ from api.experiment import Experiment, ExperimentPhase
 from api.stages import StagePhase
 from services.store.audit import SqlAudit, note
 from services.store.database import LOCK_EVENTS, LOCK_QUOTA, advisory_lock, reading, writing
-from services.store.port import AuditStore, Change, Event, Idempotent, Lease, NewEvent, Page, TokenStore
+from services.store.port import AuditStore, Change, Event, Idempotent, Lease, Listed, NewEvent, Page, TokenStore
 from services.store.rows import attempt_rows, experiment_row, from_micros, stage_rows, to_experiment, to_micros
 from services.store.schema import attempts, events, experiments, idempotency_keys, lease, stages
 from services.store.tokens import SqlTokens
@@ -104,7 +104,8 @@ class SqlStore:
 
     def page(self, limit: int, cursor: str | None = None, phase: ExperimentPhase | None = None, name_prefix: str | None = None) -> Page:
         order = (experiments.c.created_at, experiments.c.id)
-        query = select(experiments).where(self._ours).order_by(*(column.desc() for column in order)).limit(limit + 1)
+        told = (experiments.c.id, experiments.c.name, experiments.c.project, experiments.c.phase, experiments.c.created_at)
+        query = select(*told).where(self._ours).order_by(*(column.desc() for column in order)).limit(limit + 1)
         if cursor is not None:
             created_at, last_id = _decode(cursor)
             query = query.where(tuple_(*order) < tuple_(literal(created_at, BigInteger), literal(last_id, String)))
@@ -115,14 +116,29 @@ class SqlStore:
                 return Page([], None)
             query = query.where(func.substr(experiments.c.name, 1, len(name_prefix)) == name_prefix)
         with reading(self._engine) as connection:
-            found = _load(connection, query)
-        shown = found[:limit]
-        return Page(shown, _encode(shown[-1]) if len(found) > limit and shown else None)
+            rows = connection.execute(query).all()
+            counts = _stage_counts(connection, [row.id for row in rows])
+        shown = [
+            Listed(row.id, row.name, row.project, ExperimentPhase(row.phase), from_micros(row.created_at), counts[row.id])
+            for row in rows[:limit]
+        ]
+        return Page(shown, _encode(shown[-1]) if len(rows) > limit and shown else None)
 
-    def live(self) -> list[Experiment]:
-        query = select(experiments).where(self._ours, experiments.c.phase.in_(LIVE)).order_by(experiments.c.created_at, experiments.c.id)
+    def live(self, known: Iterable[Experiment] = ()) -> list[Experiment]:
+        query = select(experiments.c.id, experiments.c.version).where(self._ours, experiments.c.phase.in_(LIVE))
+        held = {(experiment.id, experiment.version): experiment for experiment in known}
         with reading(self._engine) as connection:
-            return _load(connection, query)
+            rows = connection.execute(query.order_by(experiments.c.created_at, experiments.c.id)).all()
+            changed = [row.id for row in rows if (row.id, row.version) not in held]
+            read = [_load(connection, select(experiments).where(experiments.c.id.in_(some))) for some in _some(changed)]
+        found = {one.id: one for some in read for one in some if one.phase in LIVE}
+        loaded = (held.get((row.id, row.version)) or found.get(row.id) for row in rows)
+        return [experiment for experiment in loaded if experiment]  # without one that ended, or was deleted, between the two queries
+
+    def versions(self, ids: Sequence[str]) -> dict[str, int]:
+        with reading(self._engine) as connection:
+            queries = [select(experiments.c.id, experiments.c.version).where(experiments.c.id.in_(some)) for some in _some(ids)]
+            return {row.id: row.version for query in queries for row in connection.execute(query)}
 
     def replace(
         self, experiment: Experiment, events: list[NewEvent], at: datetime, fence: int | None = None, change: Change | None = None
@@ -251,7 +267,7 @@ def _load(connection: Connection, query: Select[Any]) -> list[Experiment]:
     ids = [row.id for row in rows]
     stage_records: dict[str, list[str]] = defaultdict(list)
     attempt_records: dict[str, list[tuple[str, str]]] = defaultdict(list)
-    for some in (ids[start : start + 500] for start in range(0, len(ids), 500)):  # SQLite bounds the parameters of a statement
+    for some in _some(ids):
         parts = select(stages.c.experiment_id, stages.c.record).where(stages.c.experiment_id.in_(some))
         for part in connection.execute(parts.order_by(stages.c.experiment_id, stages.c.position)):
             stage_records[part.experiment_id].append(part.record)
@@ -259,6 +275,11 @@ def _load(connection: Connection, query: Select[Any]) -> list[Experiment]:
         for part in connection.execute(tries.order_by(attempts.c.experiment_id, attempts.c.stage, attempts.c.number)):
             attempt_records[part.experiment_id].append((part.stage, part.record))
     return [to_experiment(row, stage_records[row.id], attempt_records[row.id]) for row in rows]
+
+
+def _some(ids: Sequence[str]) -> Iterator[Sequence[str]]:
+    """As many at a time as a statement takes: SQLite bounds its parameters."""
+    return (ids[start : start + 500] for start in range(0, len(ids), 500))
 
 
 def _one(connection: Connection, condition: Any, called: str) -> Experiment:
@@ -316,7 +337,18 @@ def _count(connection: Connection, column: Any) -> dict[str, int]:
     return {row[0]: row[1] for row in rows}
 
 
-def _encode(experiment: Experiment) -> str:
+def _stage_counts(connection: Connection, ids: Sequence[str]) -> dict[str, dict[StagePhase, int]]:
+    """Of each experiment, its stages by phase."""
+    found: dict[str, dict[StagePhase, int]] = defaultdict(dict)
+    for some in _some(ids):
+        mine = stages.c.experiment_id.in_(some)
+        query = select(stages.c.experiment_id, stages.c.phase, func.count()).where(mine).group_by(stages.c.experiment_id, stages.c.phase)
+        for experiment_id, phase, number in connection.execute(query.order_by(stages.c.experiment_id, func.min(stages.c.position))):
+            found[experiment_id][StagePhase(phase)] = number
+    return found
+
+
+def _encode(experiment: Listed) -> str:
     return base64.urlsafe_b64encode(f"{to_micros(experiment.created_at)}.{experiment.id}".encode()).decode().rstrip("=")
 
 

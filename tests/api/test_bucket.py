@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from obstore.store import LocalStore
 
 from api.bucket import Blob, Bucket, FileBucket, open_bucket
 from api.errors import AlreadyExists, BadRequest, BucketError, BucketUnavailable, EtagMismatch, KeyMissing, NoConditionalWrites
@@ -222,6 +223,25 @@ def test_objects_of_a_folder_lie_on_this_disk(tmp_path: Path) -> None:
     assert path.read_bytes() == b"1"
     assert open_bucket(bucket.url).get("a/b").data == b"1"
     assert open_bucket("memory://").local_path("a/b") is None
+
+
+def test_a_folder_reads_every_key_as_obstore_does(tmp_path: Path) -> None:
+    """It looks past obstore at the file system itself; a key that is not its own path is left to obstore."""
+    bucket, by_obstore = FileBucket(tmp_path / "bucket"), Bucket(LocalStore(tmp_path / "bucket"), "")
+    kept = ("plain", "a/b.c/d-e_f", "with space", "per%cent", "ha#sh", "ümlaut/ß", "a/.hidden", "tilde~", "at@2", "x=1/y")
+    for key in kept:
+        bucket.put(key, key.encode())
+        assert by_obstore.get(key).data == bucket.get(key).data == key.encode()
+    for key in (*kept, "a", "a/b.c", "none", "a/none", "../bucket/plain", "a//b.c", "a/./b.c", "/plain", "a/b.c/"):
+        answers = [told(lambda one=one, key=key: (one.exists(key), one.find(key) is not None)) for one in (bucket, by_obstore)]
+        assert answers[0] == answers[1], key
+
+
+def told(ask: Callable[[], object]) -> object:
+    try:
+        return ask()
+    except BucketError as error:
+        return type(error)
 
 
 def test_a_folder_that_is_gone_is_not_an_empty_bucket(tmp_path: Path) -> None:

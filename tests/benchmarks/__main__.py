@@ -14,7 +14,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-NAMES = ("loading", "steps", "service")
+NAMES = ("loading", "steps", "service", "fleet")
 
 
 def main() -> None:

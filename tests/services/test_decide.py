@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 from api.experiment import Attempt, Experiment, Stage
 from api.stage_config import AttemptFailure, ExitCode
 from api.stages import LEGAL, TERMINAL, StagePhase, StageReason, is_legal
-from services.decide import Effect, Move, Terms, decide
+from services.decide import Effect, Move, Terms, decide, only_waits
 from services.launch.cluster import AppPhase, AppStatus
 from services.observation import Observation, StandIn
 from services.retry import Backoff
-from services.transition import apply, events
+from services.transition import apply, events, is_change
 from tests.builders import START, make_experiment, make_spec
 
 P, R, A = StagePhase, StageReason, AppPhase
@@ -315,9 +315,12 @@ def _step(experiment: Experiment, name: str, seen: Observation, now: datetime) -
     if stage.attempt is None:
         seen = Observation(stand_in=seen.stand_in, rejected=seen.rejected)
     move = decide(experiment, stage, seen, TERMS, now)
+    if only_waits(experiment, stage):  # then a pass may leave it unseen
+        assert decide(experiment, stage, Observation(), TERMS, now + timedelta(days=9)) == move
     if move is None:
         return experiment
     after = apply(experiment, stage, move, now)
+    assert is_change(stage, move) is (after != experiment)
     changed = after.stage(name)
     assert changed is not None
     assert not stage.phase.terminal

@@ -117,6 +117,8 @@ def test_only_so_many_experiments_have_series_and_the_others_are_counted_once() 
         assert {labels["experiment"] for labels in hand.series(name)} == {"search-0", "search-1"}
     assert hand.value("experiments_dropped_total") == 3
     hand.metrics.sees(live[1:])
+    for one in live[1:]:
+        hand.report(one, "prepare")
     assert {labels["experiment"] for labels in hand.series("experiment_step")} == {"search-1", "search-2"}
     assert hand.value("experiments_dropped_total") == 3
 

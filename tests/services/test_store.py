@@ -3,6 +3,7 @@
 import json
 import sqlite3
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -37,6 +38,11 @@ def postgres() -> Iterator[str]:
 def numbered(number: int, **changes: object) -> Experiment:
     experiment = make_experiment(f"x{'abcdefghij'[number % 10]}{'a' * 9}", f"run-{number}")
     return experiment.model_copy(update={"created_at": START + timedelta(seconds=number), **changes})
+
+
+def finished_whole(experiment: Experiment) -> Experiment:
+    stages = tuple(stage.model_copy(update={"phase": StagePhase.SUCCEEDED}) for stage in experiment.stages)
+    return experiment.model_copy(update={"stages": stages})
 
 
 def finished(experiment: Experiment, digest: str) -> Experiment:
@@ -194,6 +200,20 @@ def test_pages_are_newest_first_and_whole(store: ExperimentStore) -> None:
     assert store.page(5, phase=ExperimentPhase.FAILED).experiments == []
 
 
+def test_a_listing_tells_what_the_records_amount_to(store: ExperimentStore) -> None:
+    phases = list(StagePhase)
+    for number in range(8):
+        record = numbered(number)
+        changed = (stage.model_copy(update={"phase": phases[at * number % len(phases)]}) for at, stage in enumerate(record.stages))
+        store.create(record.model_copy(update={"stages": tuple(changed)}), None, START)
+    page = store.page(7)
+    assert page.next_cursor
+    for listed in page.experiments:
+        record = store.get(listed.id)
+        assert (listed.name, listed.phase, listed.created_at) == (record.name, record.phase, record.created_at)
+        assert list(listed.stages.items()) == list(Counter(stage.phase for stage in record.stages).items())  # in this order, too
+
+
 @pytest.mark.parametrize("cursor", ["", "%", "abc", "OTk5OTk5OTk5OTk5OTk5OTk5OTk5OTkuYQ"])
 def test_an_odd_cursor_is_a_bad_request(store: ExperimentStore, cursor: str) -> None:
     with pytest.raises(BadRequest):
@@ -201,13 +221,27 @@ def test_an_odd_cursor_is_a_bad_request(store: ExperimentStore, cursor: str) -> 
 
 
 def test_live_leaves_out_what_is_finished(store: ExperimentStore) -> None:
-    done = numbered(1)
-    done = done.model_copy(update={"stages": tuple(stage.model_copy(update={"phase": StagePhase.SUCCEEDED}) for stage in done.stages)})
-    store.create(done, None, START)
+    store.create(finished_whole(numbered(1)), None, START)
     store.create(numbered(2), None, START)
     assert [experiment.name for experiment in store.live()] == ["run-2"]
     assert [experiment.name for experiment in store.page(5, phase=ExperimentPhase.SUCCEEDED).experiments] == ["run-1"]
     assert store.counts()["experiments"] == {"succeeded": 1, "pending": 1}
+
+
+def test_what_is_known_of_the_live_is_read_again_only_where_it_has_changed(store: ExperimentStore) -> None:
+    for number in range(6):
+        store.create(numbered(number), None, START)
+    known = store.live()
+    assert all(again is before for again, before in zip(store.live(known), known, strict=True))
+    changed = store.replace(known[1].with_stage(known[1].stages[0].model_copy(update={"message": "It waits."})), [], START)
+    store.replace(finished_whole(known[2]), [], START)
+    store.delete(known[3].id)
+    store.create(numbered(6), None, START)
+    again = store.live(known)
+    assert again == store.live()
+    assert [experiment.name for experiment in again] == ["run-0", "run-1", "run-4", "run-5", "run-6"]
+    assert again[1] == changed
+    assert [experiment is known[at] for experiment, at in zip(again, (0, 1, 4, 5), strict=False)] == [True, False, True, True]
 
 
 def test_a_result_is_found_by_its_digest_and_its_adopters_by_name(store: ExperimentStore) -> None:

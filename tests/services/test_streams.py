@@ -3,6 +3,7 @@
 import json
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -109,13 +110,43 @@ def test_a_stream_outlives_a_database_that_is_away_and_ends_with_a_deletion(serv
         assert len(events(lines, before)) == before
         with monkeypatch.context() as patch:
             patch.setattr(served.store, "events", away)
+            served.http.post("/v1/experiments/outlived/cancel")
             assert asked.wait(10)
         assert served.store.events == found
-        served.http.post("/v1/experiments/outlived/cancel")
         assert events(lines)[-1][1] == "experiment_finished"
     with stream(served, "/outlived/events", Last_Event_ID="0") as lines:
         served.http.delete("/v1/experiments/outlived")
         events(lines)  # ends
+
+
+def test_many_who_follow_one_experiment_hear_all_of_it_and_the_database_is_asked_once_for_all(
+    served: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    served.submit("crowded", {"hang": {"prepare": [1]}})
+    served.until_stage("crowded", "prepare", "running")
+    reads, found = [], served.store.events
+    monkeypatch.setattr(served.store, "events", lambda *asked: reads.append(asked) or found(*asked))
+    many = 60  # more than the service has threads
+    begun = threading.Barrier(many + 1)
+
+    def follow() -> list[tuple[int, str, dict[str, object]]]:
+        with (
+            httpx.Client(base_url=served.http.base_url, timeout=30, trust_env=False) as http,
+            http.stream("GET", "/v1/experiments/crowded/events", headers=SSE) as answer,
+        ):
+            lines = answer.iter_lines()
+            first = events(lines, 1)
+            begun.wait(30)
+            return first + events(lines)
+
+    with ThreadPoolExecutor(many) as pool:
+        readers = [pool.submit(follow) for _ in range(many)]
+        begun.wait(30)
+        served.http.post("/v1/experiments/crowded/cancel")
+        told = [reader.result() for reader in readers]
+    assert len(reads) < many / 2  # two for each state of the record that they were told of
+    whole = listed(served, "crowded")
+    assert all([data for _, _, data in one] == whole for one in told)
 
 
 def test_lines_of_an_attempt_by_number_and_from_the_end(served: Running) -> None:

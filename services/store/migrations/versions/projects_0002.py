@@ -12,6 +12,10 @@ def upgrade() -> None:
         table.add_column(sa.Column("project", sa.String(40), nullable=False, server_default="default"))
         table.drop_constraint("experiments_name", type_="unique")
         table.create_unique_constraint("experiments_name", ["project", "name"])
+        table.drop_index("experiments_newest")
+        table.create_index("experiments_newest", ["created_at", "id", "project", "name"])
+        table.drop_index("experiments_phase")
+        table.create_index("experiments_phase", ["phase", "created_at", "id", "version"])
     op.drop_table("tokens")  # none were ever issued
     op.create_table(
         "tokens",
@@ -35,6 +39,10 @@ def downgrade() -> None:
     with op.batch_alter_table("experiments") as table:
         table.drop_constraint("experiments_name", type_="unique")
         table.create_unique_constraint("experiments_name", ["name"])
+        table.drop_index("experiments_newest")
+        table.create_index("experiments_newest", ["created_at", "id"])
+        table.drop_index("experiments_phase")
+        table.create_index("experiments_phase", ["phase", "created_at", "id"])
         table.drop_column("project")
     op.drop_table("tokens")
     op.create_table(
