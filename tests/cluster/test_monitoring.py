@@ -1,8 +1,9 @@
 """The chart's monitors, rules and dashboards, read back from the cluster and given to a real Prometheus, as its operator would."""
 
 import json
-import os
+import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -59,28 +60,58 @@ def watched_release(operator_kinds: None, namespace: Namespace, images: Images, 
         yield made
 
 
-def scrape_job(monitor: Json, namespace: Namespace) -> dict[str, Any]:
-    """What Prometheus's operator makes of a PodMonitor with one endpoint."""
+def scrape_job(monitor: Json, namespace: Namespace, targets: Path) -> dict[str, Any]:
+    """What Prometheus's operator makes of a PodMonitor with one endpoint; but that pods are found by `found`: Debian's Prometheus cannot."""
     (endpoint,) = monitor["spec"]["podMetricsEndpoints"]
     named = endpoint.get("authorization", {}).get("credentials")
     told = {"authorization": {"credentials": namespace.secret(named["name"], named["key"])}} if named else {}
-    labels = {f"__meta_kubernetes_pod_label_{_plain(name)}": value for name, value in monitor["spec"]["selector"]["matchLabels"].items()}
-    kept = labels | {"__meta_kubernetes_pod_container_port_name": endpoint["port"]}
-    said = {"namespace": "__meta_kubernetes_namespace", "pod": "__meta_kubernetes_pod_name"}
     return {
         **told,
         "job_name": f"{namespace.name}/{monitor['metadata']['name']}",
         "metrics_path": endpoint["path"],
-        "kubernetes_sd_configs": [{"role": "pod", "kubeconfig_file": os.environ["KUBECONFIG"], "namespaces": {"names": [namespace.name]}}],
-        "relabel_configs": [
-            *({"action": "keep", "source_labels": [label], "regex": value} for label, value in kept.items()),
-            *({"source_labels": [source], "target_label": label} for label, source in said.items()),
-        ],
+        "file_sd_configs": [{"files": [str(targets)]}],
     }
 
 
-def _plain(label: str) -> str:
-    return "".join(letter if letter.isalnum() else "_" for letter in label)
+def found(monitor: Json, namespace: Namespace) -> list[Json]:
+    """The targets of a PodMonitor as they are now, as Prometheus reads them from a file."""
+    (endpoint,) = monitor["spec"]["podMetricsEndpoints"]
+    selector = ",".join(f"{name}={value}" for name, value in monitor["spec"]["selector"]["matchLabels"].items())
+    return [
+        {
+            "targets": [f"{pod['status']['podIP']}:{port['containerPort']}"],
+            "labels": {"namespace": namespace.name, "pod": pod["metadata"]["name"]},
+        }
+        for pod in namespace.get("pods", selector)
+        if pod["status"]["phase"] == "Running" and "podIP" in pod["status"]
+        for container in pod["spec"]["containers"]
+        for port in container.get("ports", [])
+        if port.get("name") == endpoint["port"]
+    ]
+
+
+@contextmanager
+def followed(monitors: list[Json], namespace: Namespace, folder: Path) -> Iterator[list[dict[str, Any]]]:
+    """Scrape jobs whose targets are kept up to date for as long as the context lasts."""
+    files = {monitor["metadata"]["name"]: folder / f"{monitor['metadata']['name']}.json" for monitor in monitors}
+    over = threading.Event()
+
+    def follow() -> None:
+        while not over.is_set():
+            for monitor in monitors:
+                path = files[monitor["metadata"]["name"]]
+                partial = path.with_suffix(".partial")
+                partial.write_text(json.dumps(found(monitor, namespace)))
+                partial.replace(path)
+            over.wait(1)
+
+    follower = threading.Thread(target=follow)
+    follower.start()
+    try:
+        yield [scrape_job(monitor, namespace, files[monitor["metadata"]["name"]]) for monitor in monitors]
+    finally:
+        over.set()
+        follower.join()
 
 
 def test_what_the_chart_installs_shows_a_search(watched_release: Release, namespace: Namespace, tmp_path: Path) -> None:
@@ -93,7 +124,7 @@ def test_what_the_chart_installs_shows_a_search(watched_release: Release, namesp
     assert len(boards) == 3
 
     proxy = {"steps": 400, "global_batch": 8, "micro_batch": 4, "save_every": 200, "evaluate_every": 100}
-    with prometheus(tmp_path, [scrape_job(monitor, namespace) for monitor in monitors.values()], rules) as server:
+    with followed(list(monitors.values()), namespace, tmp_path) as jobs, prometheus(tmp_path, jobs, rules) as server:
         with watched_release.client() as client:
             client.submit(search_spec("seen", training={"proxy": proxy}, comparison={"mixtures": []}))
         start = float(wait_for(lambda: server.value('solfa_experiments{phase="running"} == 1'), 300, 0.5)[0]["value"][0])
