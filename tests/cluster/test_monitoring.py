@@ -61,7 +61,7 @@ def watched_release(operator_kinds: None, namespace: Namespace, images: Images, 
 
 
 def scrape_job(monitor: Json, namespace: Namespace, targets: Path) -> dict[str, Any]:
-    """What Prometheus's operator makes of a PodMonitor with one endpoint; but that pods are found by `found`: Debian's Prometheus cannot."""
+    """What Prometheus's operator makes of a PodMonitor with one endpoint, but for finding pods, which Debian's Prometheus cannot."""
     (endpoint,) = monitor["spec"]["podMetricsEndpoints"]
     named = endpoint.get("authorization", {}).get("credentials")
     told = {"authorization": {"credentials": namespace.secret(named["name"], named["key"])}} if named else {}
