@@ -129,7 +129,7 @@ def test_what_the_chart_installs_shows_a_search(watched_release: Release, namesp
             client.submit(search_spec("seen", training={"proxy": proxy}, comparison={"mixtures": []}))
         start = float(wait_for(lambda: server.value('solfa_experiments{phase="running"} == 1'), 300, 0.5)[0]["value"][0])
         wait_for(lambda: server.value('count(solfa_trainer_rank{stage="proxy"}) == 2'), 600, 0.5)
-        wait_for(lambda: server.value("increase(solfa_submit_to_weights_seconds_count[1h]) > 0"), 600, 0.5)
+        wait_for(lambda: server.value("increase(solfa_submit_to_weights_seconds_count[1h] offset 3s) > 0"), 600, 0.5)
         end = float(server.value("time()")[0])
         empty = [
             panel["title"]
