@@ -1,10 +1,15 @@
 """A request's body as text; how long it may be, and how slow, services.limits has seen to."""
 
 from collections.abc import Collection
+from typing import TypeVar
 
 from fastapi import Request
+from pydantic import BaseModel, ValidationError
 
-from api.errors import BadRequest, UnsupportedMediaType
+from api.errors import BadRequest, InvalidRequest, UnsupportedMediaType
+from services.problems import found_in
+
+Model = TypeVar("Model", bound=BaseModel)
 
 
 async def read_body(request: Request, media_types: Collection[str], what: str) -> str:
@@ -22,3 +27,13 @@ async def read_body(request: Request, media_types: Collection[str], what: str) -
         return body.decode()
     except UnicodeDecodeError as error:
         raise BadRequest(f"{what} is not UTF-8: byte {error.start} is none.") from error
+
+
+async def read_model(request: Request, media_types: Collection[str], what: str, model: type[Model]) -> Model:
+    """A body of JSON as what it should be. Raises what `read_body` does, and InvalidRequest with every problem."""
+    text = await read_body(request, media_types, what)
+    try:
+        return model.model_validate_json(text)
+    except ValidationError as error:
+        problems = found_in(error.errors())
+        raise InvalidRequest("; ".join(f"{one['pointer']}: {one['message']}" for one in problems), problems=problems) from error

@@ -5,17 +5,16 @@ from typing import Annotated, Any
 
 import anyio
 from fastapi import APIRouter, Query, Request, Response
-from pydantic import ValidationError
 from sse_starlette import EventSourceResponse, ServerSentEvent
 from starlette.concurrency import iterate_in_threadpool, run_in_threadpool
 
-from api.errors import InvalidRequest, NotFound
+from api.errors import NotFound
 from api.experiment import Attempt, Experiment, Stage
 from api.views import LogView, StageChange, StageView
 from services.experiments import etag
 from services.observation import ALIVE
-from services.problems import documented, found_in
-from services.routes.body import read_body
+from services.problems import documented
+from services.routes.body import read_model
 from services.routes.context import SSE, Context, ExperimentRef, IfMatch, Service, StageRef
 
 router = APIRouter(prefix="/v1/experiments/{experiment}/stages", tags=["stages"])
@@ -69,12 +68,7 @@ def stage(service: Service, experiment: ExperimentRef, stage: StageRef) -> Stage
 async def resize(  # the body is read here, so that its size and its kind are checked as those of a spec are
     request: Request, response: Response, service: Service, experiment: ExperimentRef, stage: StageRef, if_match: IfMatch = None
 ) -> StageView:
-    text = await read_body(request, MEDIA_TYPES, "The change")
-    try:
-        change = StageChange.model_validate_json(text)
-    except ValidationError as error:
-        problems = found_in(error.errors())
-        raise InvalidRequest("; ".join(f"{one['pointer']}: {one['message']}" for one in problems), problems=problems) from error
+    change = await read_model(request, MEDIA_TYPES, "The change", StageChange)
     record = await run_in_threadpool(service.experiments.resize, experiment, stage, change.replicas, if_match)
     response.headers["ETag"] = etag(record)
     return await run_in_threadpool(lambda: service.experiments.stage_view(*_found(record, stage)))

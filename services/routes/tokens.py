@@ -3,13 +3,11 @@
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Request
-from pydantic import ValidationError
 from starlette.concurrency import run_in_threadpool
 
 from api.access import IssuedToken, NewToken, TokenList, TokenView
-from api.errors import InvalidRequest
-from services.problems import documented, found_in
-from services.routes.body import read_body
+from services.problems import documented
+from services.routes.body import read_model
 from services.routes.context import Service
 
 router = APIRouter(prefix="/v1/tokens", tags=["tokens"])
@@ -29,12 +27,7 @@ BODY: dict[str, Any] = {
     openapi_extra=BODY,
 )
 async def create(request: Request, service: Service) -> IssuedToken:
-    text = await read_body(request, ("application/json",), "The token")
-    try:
-        asked = NewToken.model_validate_json(text)
-    except ValidationError as error:
-        problems = found_in(error.errors())
-        raise InvalidRequest("; ".join(f"{one['pointer']}: {one['message']}" for one in problems), problems=problems) from error
+    asked = await read_model(request, ("application/json",), "The token", NewToken)
     return await run_in_threadpool(service.tokens.issue, asked, service.principal)
 
 

@@ -1,9 +1,11 @@
 """Services that several test modules share: one for each module, and one with an experiment in every kind of phase."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+from tests.postgres import postgres_url
 from tests.services.running import Running, running
 from tests.services.waiting import wait_for
 
@@ -30,3 +32,12 @@ def gallery(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
         for path in ("/live/weights/history", "/live/weights/current"):
             wait_for(lambda path=path: service.get(path).status_code == 200)
         yield service
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.xdist_group("postgresql"))])
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """Of an empty database of each kind; skipped where PostgreSQL is not installed."""
+    if request.param == "sqlite":
+        yield f"sqlite:///{tmp_path}/solfa.db"
+    else:
+        yield from postgres_url()

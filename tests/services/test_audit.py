@@ -13,7 +13,6 @@ from services.access.changes import change_by
 from services.access.principal import LOCAL
 from services.store import open_store, sql
 from tests.builders import START, make_experiment
-from tests.postgres import postgres_url
 from tests.services.running import Running, running
 from tests.solfa import Solfa
 
@@ -95,16 +94,8 @@ def test_the_command_shows_it(tmp_path: Path) -> None:
         assert solfa.json("audit")["action"] == "submit"
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    if request.param == "sqlite":
-        yield f"sqlite:///{tmp_path}/solfa.db"
-    else:
-        yield from postgres_url()
-
-
-def test_a_change_that_cannot_be_told_of_is_not_made(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    store = open_store(url)
+def test_a_change_that_cannot_be_told_of_is_not_made(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = open_store(database_url)
     kept, other = make_experiment("xaaaaaaaaaa", "kept"), make_experiment("xbbbbbbbbbb", "other")
     store.create(kept, None, START, change_by(LOCAL, "submit", START))
 

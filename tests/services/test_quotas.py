@@ -1,7 +1,6 @@
 """What a project may have at once: the rule by itself, over HTTP, and against many who ask at the same moment."""
 
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,6 @@ from services.quotas import Quota, Usage, check, quota_guard, quota_of, usage
 from services.settings import Settings
 from services.store import open_store
 from tests.builders import START, make_experiment
-from tests.postgres import postgres_url
 from tests.services.running import Running, problem, running
 
 EXAMPLES = settings(derandomize=True, deadline=None, max_examples=200)
@@ -115,17 +113,9 @@ def test_a_resize_beyond_it_is_refused(tmp_path: Path) -> None:
         assert "6 machines for its live stages, has 6 and would have 7" in problem(answer, 429, "quota_exceeded")["detail"]
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    if request.param == "sqlite":
-        yield f"sqlite:///{tmp_path}/solfa.db"
-    else:
-        yield from postgres_url()
-
-
-def test_two_services_over_one_database_cannot_both_pass(url: str) -> None:
+def test_two_services_over_one_database_cannot_both_pass(database_url: str) -> None:
     """Each with a connection of its own, at the same moment, of which one has looked already."""
-    stores = [open_store(url) for _ in range(2)]
+    stores = [open_store(database_url) for _ in range(2)]
     meet, passed, refused = threading.Barrier(2), [], []
 
     def submit(index: int, experiment: Experiment) -> None:
