@@ -6,7 +6,6 @@ and with them supervisors and programs. The stage program holds a lock while it 
 
 import contextlib
 import json
-import multiprocessing
 import os
 import random
 import shutil
@@ -30,6 +29,7 @@ from services.reconciler import Pace, Reconciler, utc_now
 from services.retry import Backoff
 from services.store import open_store
 from tests.builders import START, make_experiment
+from tests.forking import FORKED
 from tests.services.test_reconciler import PROGRAM
 from tests.services.waiting import wait_for
 
@@ -222,10 +222,8 @@ def test_whoever_is_killed_whenever_nothing_is_lost_and_nothing_runs_twice_at_on
     chance = random.Random(seed)
     submit(tmp_path, {"seconds": 0.1})
     store = open_store(f"sqlite:///{tmp_path}/solfa.db")
-    forking = multiprocessing.get_context("forkserver")
-    forking.set_forkserver_preload([__name__])
     for _ in range(8):
-        service = forking.Process(target=run_forever, args=(tmp_path,), daemon=True)
+        service = FORKED.Process(target=run_forever, args=(tmp_path,), daemon=True)
         service.start()
         seen = len(store.events(None, 0, 1000))
         moves = chance.randint(1, 3)
@@ -235,7 +233,7 @@ def test_whoever_is_killed_whenever_nothing_is_lost_and_nothing_runs_twice_at_on
             kill(pid)
         kill(service.pid or 0)
         service.join()
-    last = forking.Process(target=run_forever, args=(tmp_path,), daemon=True)
+    last = FORKED.Process(target=run_forever, args=(tmp_path,), daemon=True)
     last.start()
     wait_for(lambda: store.get("run").phase == "succeeded" and not list((tmp_path / "apps").glob("x*")), 30)
     kill(last.pid or 0)

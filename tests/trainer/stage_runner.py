@@ -6,7 +6,6 @@ forked from a server that has imported the trainer already: seven seconds of CPU
 
 import gzip
 import json
-import multiprocessing
 import os
 import random
 import shutil
@@ -25,6 +24,7 @@ from api.plan import make_plan
 from api.results import StageResult
 from api.spec import ExperimentSpec, parse_spec
 from api.stage_config import AttemptFailure, Inputs, StageConfig, StageReport, TrainStatePointer
+from tests.forking import FORKED
 from tests.trainer.faults import Disturbance
 
 TINY = {"model_type": "llama", "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
@@ -62,10 +62,6 @@ def tiny_spec(folder: Path, domains: Sequence[str] = ("easy", "hard", "middle"),
         "doremi": {"eta": 1.0},
     }
     return parse_spec(json.dumps(raw | changes))
-
-
-FORKED = multiprocessing.get_context("forkserver")
-FORKED.set_forkserver_preload(["trainer.__main__", "transformers.models.llama.modeling_llama"])
 
 
 class Attempt:

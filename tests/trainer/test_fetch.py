@@ -14,10 +14,10 @@ from api.errors import DataError, NoRoom, OutOfSpace
 from api.results import StageResult
 from api.stage_config import StageReport
 from tests.api.s3_servers import bucket_at
+from tests.forking import FORKED
 from tests.services.waiting import wait_for
 from tests.trainer.faults import Fault, kill
 from tests.trainer.preparing import Preparing, jsonl, preparing, texts, write_jsonl
-from tests.trainer.stage_runner import FORKED
 from trainer import fetch
 from trainer.crew import Crew, Tally
 from trainer.data import PreparedData, open_prepared

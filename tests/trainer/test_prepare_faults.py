@@ -17,8 +17,8 @@ from api import keys
 from api.bucket import FileBucket, open_bucket
 from api.errors import SolfaError
 from api.reach import Reach
+from tests.forking import FORKED
 from tests.trainer.preparing import EOS, Preparing, jsonl, preparing, texts, write_jsonl
-from tests.trainer.stage_runner import FORKED
 from trainer import rows, tokenise
 from trainer.failures import explain
 from trainer.rows import RowWriter, map_rows
