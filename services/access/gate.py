@@ -12,7 +12,7 @@ from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.access import PROJECT_HEADER
-from api.errors import Forbidden, SolfaError, Unauthorized
+from api.errors import Forbidden, SolfaError, StoreError, Unauthorized
 from services.access.origin import foreign_host, from_elsewhere
 from services.access.principal import LOCAL, Principal
 from services.access.rights import is_open
@@ -36,7 +36,7 @@ class Gate:
         headers = Headers(scope=scope)
         secret, by_cookie = _secret(headers)
         try:
-            self._check_origin(scope["method"], headers, by_cookie)
+            self._check_origin(scope["method"], headers, by_token=bool(secret) and not by_cookie, by_cookie=by_cookie)
             principal = None if is_open(scope["path"]) else await self._principal(secret, headers)
         except SolfaError as error:
             await _refusal(error, scope, headers)(scope, receive, send)
@@ -50,10 +50,10 @@ class Gate:
         except* _Ended:
             await send({"type": "http.response.body", "body": b"", "more_body": False})
 
-    def _check_origin(self, method: str, headers: Headers, by_cookie: bool) -> None:
+    def _check_origin(self, method: str, headers: Headers, *, by_token: bool, by_cookie: bool) -> None:
         if self._on_loopback and self._tokens is None and foreign_host(headers):
             raise Forbidden(f"This service is for this machine alone, and was asked for as {headers.get('host')}; ask for 127.0.0.1.")
-        if "authorization" not in headers and from_elsewhere(method, headers, by_cookie=by_cookie):
+        if not by_token and from_elsewhere(method, headers, by_cookie=by_cookie):
             raise Forbidden("A change that another site's page asks for is refused; do it on Solfa's own page, or with a token.")
 
     async def _principal(self, secret: str, headers: Headers) -> Principal:
@@ -76,7 +76,10 @@ class Gate:
                     await run_in_threadpool(self._tokens.principal, secret)
                 except Unauthorized as error:
                     raise _Ended from error
-                checked = self._clock()
+                except StoreError:  # a database that is away is waited for by streams, and tells them nothing meanwhile
+                    pass
+                else:
+                    checked = self._clock()
             await send(message)
 
         return checking

@@ -242,7 +242,13 @@ def test_a_cookie_changes_nothing_from_another_site(guarded: Running) -> None:
         tokens_of(guarded)
         assert browser.get("/experiments/weighed").status_code == 200
         path = "/v1/experiments/weighed/cancel"
-        for headers in ({"Origin": "https://elsewhere.example"}, {"Sec-Fetch-Site": "cross-site"}, {"Origin": "null"}, {}):
+        for headers in (
+            {"Origin": "https://elsewhere.example"},
+            {"Sec-Fetch-Site": "cross-site"},
+            {"Origin": "null"},
+            {},
+            {"Origin": "null", "Authorization": "Basic eDp5"},
+        ):
             problem(browser.post(path, headers=headers), 403, "forbidden")
         for away in ("//elsewhere.example", "https://elsewhere.example", "/\\elsewhere.example"):
             answer = browser.post("/sign-in", data={**form, "next": away}, headers={"Origin": origin})
