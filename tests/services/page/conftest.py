@@ -33,8 +33,9 @@ class Watch:
         page.on("request", lambda request: self.hosts.add("/".join(request.url.split("/")[:3])))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def browser() -> Iterator[Browser]:
+    """No longer than this package: while Playwright runs, its thread is inside an event loop, and asyncio.run of any other test is refused."""
     if CHROMIUM is None:
         pytest.skip("There is no chromium here; install it with `apt-get install chromium`.")
     with sync_playwright() as playwright:
