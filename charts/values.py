@@ -6,7 +6,7 @@
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field
@@ -136,6 +136,24 @@ class Access(Group):
     """Its key."""
 
 
+class Quota(Group):
+    experiments: int | None = Field(default=None, ge=0)
+    """Live ones."""
+    replicas: int | None = Field(default=None, ge=0)
+    """Pods that their stages may have at once."""
+    gpus: int | None = Field(default=None, ge=0)
+    """Of all these pods."""
+
+
+class Limits(Group):
+    quotas: dict[str, Quota] = {}
+    """How much of a project may live at once, for example `{speech: {experiments: 5, gpus: 16}, "*": {replicas: 8}}`; `*` is every project that is not named."""
+    data_roots: list[Annotated[str, Field(pattern="^/")]] = []
+    """Folders that specs may read. Empty: those of `training.dataClaims`, or `/data` where there are none."""
+    requests_per_minute: int = Field(default=1200, ge=0)
+    """Of one token, or of one address where none was shown, at each replica; 0: as many as they like."""
+
+
 class Service(Group):
     type: Literal["ClusterIP", "NodePort", "LoadBalancer"] = "ClusterIP"
     """How the service is reached."""
@@ -216,6 +234,7 @@ class Values(Group):
     database: Database = Database()
     bucket: Bucket = Bucket()
     access: Access = Access()
+    limits: Limits = Limits()
     training: Training = Training()
     check_sources: bool = False
     """Whether the service itself looks for a spec's files at submission; off, because training pods see them and it does not."""

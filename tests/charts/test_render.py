@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from services.launch.access import NEEDED
+from services.quotas import Quota
 from services.server import place
 from services.settings import Settings
 from tests.charts.rendering import CHART, HELM, ROOT, VALUES, containers, helm, objects, pods, refusal, render
@@ -74,6 +75,8 @@ def test_the_role_is_the_list_of_what_the_service_asks_for_at_start() -> None:
         ("ingress.enabled=true", "ingress.host is needed"),
         ("bucket.url=file:///data", "bucket"),
         ("bucket.urll=s3://x", "urll"),
+        ("limits.quotas.speech.cpus=3", "cpus"),
+        ("limits.dataRoots={data}", "dataRoots"),
         ("replicas=many", "replicas"),
         ("monitoring.monitor=Nagios", "monitor"),
         ("images.control.digest=sha256:1", "digest"),
@@ -139,6 +142,14 @@ def test_a_stream_of_events_is_cut_by_no_gateway() -> None:
     (service,) = (one for one in rendered if one["kind"] == "Service")
     assert rule["backendRefs"] == [{"name": service["metadata"]["name"], "port": service["spec"]["ports"][0]["port"]}]
     assert not [one for one in rendered if one["kind"] == "Ingress"]
+
+
+def test_what_a_project_may_have_and_read_reaches_the_service() -> None:
+    rendered = objects(render(next(path for path in VALUES if path.stem == "production")))
+    settings = Settings.from_environment({name: value or "x" * 20 for name, value in variables_of(rendered).items()})
+    assert settings.quotas == {"speech": Quota(experiments=5, gpus=64), "*": Quota(replicas=8)}
+    assert settings.reach.roots == ("/data/pile", "/data/code")
+    assert settings.quota_of_requests == 3_000_000
 
 
 def test_training_pods_get_the_buckets_address_but_no_key_in_plain_sight() -> None:

@@ -77,9 +77,12 @@ class Namespace:
 
     @contextmanager
     def forwarded(self, service: str) -> Iterator[str]:
-        """The URL by which this machine reaches the first port of a service's ready pod."""
-        ready = [pod["metadata"]["name"] for pod in self.get("pods", f"app.kubernetes.io/name={service}") if is_ready(pod)]
-        assert ready, f"no pod of {service} is ready"
+        """The URL by which this machine reaches the first port of a service's ready pod; one that is being replaced is waited for."""
+
+        def ready_pods() -> list[str]:
+            return [pod["metadata"]["name"] for pod in self.get("pods", f"app.kubernetes.io/name={service}") if is_ready(pod)]
+
+        ready = wait_for(ready_pods, seconds=60, every=0.5)
         command = ["kubectl", "--namespace", self.name, "port-forward", f"pod/{random.choice(ready)}", ":http"]
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
             assert process.stdout

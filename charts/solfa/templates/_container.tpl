@@ -42,12 +42,15 @@
   "SOLFA_GPU_RESOURCE" .Values.training.gpuResource
   "SOLFA_QUEUE" .Values.training.queue
   "SOLFA_RELEASE" .Release.Name
-  "SOLFA_SHM_MB" (toString .Values.training.shmMb)
+  "SOLFA_REQUESTS_PER_MINUTE" (toString (int .Values.limits.requestsPerMinute))
+  "SOLFA_SHM_MB" (toString (int .Values.training.shmMb))
   "SOLFA_TRAINER_IMAGE" (include "solfa.image" (dict "root" . "image" .Values.images.trainer))
   "SOLFA_TRAINER_ENV" (toJson (merge (dict) .Values.training.environment $bucket))
-  "SOLFA_TRAINER_METRICS_PORT" (toString .Values.training.metricsPort)
+  "SOLFA_TRAINER_METRICS_PORT" (toString (int .Values.training.metricsPort))
   "SOLFA_TRAINER_SERVICE_ACCOUNT" (include "solfa.trainerServiceAccount" .)
 }}
+{{- with .Values.limits.quotas }}{{ $_ := set $plain "SOLFA_QUOTAS" (toJson .) }}{{ end }}
+{{- with .Values.limits.dataRoots }}{{ $_ := set $plain "SOLFA_DATA_ROOTS" (join "," .) }}{{ end }}
 {{- with include "solfa.bucketClaim" . }}{{ $_ := set $plain "SOLFA_BUCKET_CLAIM" . }}{{ end }}
 {{- with include "solfa.bucketSecret" . }}{{ $_ := set $plain "SOLFA_TRAINER_SECRET" . }}{{ end }}
 {{- with .Values.training.priorityClass }}{{ $_ := set $plain "SOLFA_PRIORITY_CLASS" . }}{{ end }}
