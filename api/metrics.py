@@ -55,7 +55,7 @@ STAGES = (
     Metric("solfa_stage_phase_age_seconds", "gauge", "Time that the stage which waits longest has been in its phase.", ("kind", "phase")),
     Metric("solfa_attempts_ended_total", "counter", "Attempts that ended, and why.", ("kind", "reason")),
     Metric("solfa_retries_total", "counter", "Attempts that are followed by another one, and why.", ("kind", "reason")),
-    Metric("solfa_elastic_restarts_total", "counter", "Restarts of all processes within an attempt.", ("kind",)),
+    Metric("solfa_elastic_restarts_total", "counter", "Restarts of all processes within an attempt, and why.", ("kind", "reason")),
     Metric("solfa_launch_latency_seconds", "histogram", "From the decision to launch an attempt until its workers were up.", ("kind",)),
     Metric("solfa_submit_to_weights_seconds", "histogram", "From a submission until its averaged weights were there."),
     Metric("solfa_experiments_dropped_total", "counter", "Experiments without series of their own, since too many were live."),

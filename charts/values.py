@@ -147,7 +147,8 @@ class Quota(Group):
 
 class Limits(Group):
     quotas: dict[str, Quota] = {}
-    """How much of a project may live at once, for example `{speech: {experiments: 5, gpus: 16}, "*": {replicas: 8}}`; `*` is every project that is not named."""
+    """How much of a project may live at once, for example `{speech: {experiments: 5, gpus: 16}, "*": {replicas: 8}}`;
+    `*` is every project that is not named."""
     data_roots: list[Annotated[str, Field(pattern="^/")]] = []
     """Folders that specs may read. Empty: those of `training.dataClaims`, or `/data` where there are none."""
     requests_per_minute: int = Field(default=1200, ge=0)

@@ -11,7 +11,7 @@ from api.experiment import Experiment, Stage
 from api.metrics import OF_SERVICE
 from api.stage_config import StageReport
 from api.stages import StageKind, StagePhase, StageReason
-from services.metrics.fleet import FleetCollector, entered
+from services.metrics.fleet import FleetCollector, Restarted, entered
 from services.metrics.ports import BUCKET_OPERATIONS, STORE_OPERATIONS, timed
 from services.metrics.records import VERSION, RecordsCollector
 from services.retry import FREE
@@ -72,7 +72,8 @@ class Metrics(Watcher):
         """What happens seldom has its series before it happens: of one that begins at 1 Prometheus sees no increase."""
         for kind in StageKind:
             self._launches.labels(kind)
-            self._restarts.labels(kind)
+            for why in Restarted:
+                self._restarts.labels(kind, why)
             for phase in LEFT:
                 self._phase_seconds.labels(kind, phase)
             for reason in RETRIED:
@@ -111,8 +112,8 @@ class Metrics(Watcher):
         self._fleet.sees(live)
 
     def reported(self, experiment: Experiment, stage: Stage, report: StageReport) -> None:
-        if again := self._fleet.reported(experiment, stage, report):
-            self._restarts.labels(stage.plan.kind).inc(again)
+        again, why = self._fleet.reported(experiment, stage, report)
+        self._restarts.labels(stage.plan.kind, why).inc(again)
 
     def moved(self, before: Stage, after: Stage, experiment: Experiment) -> None:
         if after.phase is before.phase:

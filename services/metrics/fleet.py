@@ -2,7 +2,9 @@
 
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
+from enum import StrEnum
 
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
@@ -17,6 +19,23 @@ Place = tuple[str, str]
 """Experiment id and stage."""
 
 
+class Restarted(StrEnum):
+    """Why all processes of an attempt started again, as the number of them before and after tells."""
+
+    FEWER = "machines_left"
+    MORE = "machines_joined"
+    SAME = "workers_replaced"
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What was last heard of an attempt's processes."""
+
+    attempt: int
+    restarts: int
+    processes: int
+
+
 class FleetCollector(Collector):
     """Told by the reconciler's thread, read by scrapes. `experiments` at most have series of their own, the oldest first, so that one that
     has some keeps them; `dropped` is called once for each of the others."""
@@ -27,7 +46,7 @@ class FleetCollector(Collector):
         self._live: tuple[Experiment, ...] = ()
         self._without: frozenset[str] = frozenset()
         self._reports: dict[Place, StageReport] = {}  # of those with series of their own
-        self._restarts: dict[Place, tuple[int, int]] = {}  # attempt and elastic restarts, of all
+        self._seen: dict[Place, Seen] = {}  # of all that run
         self._entered: dict[Place, tuple[StagePhase, datetime]] = {}
 
     def sees(self, live: Sequence[Experiment]) -> None:
@@ -40,18 +59,23 @@ class FleetCollector(Collector):
                 self._dropped()
             self._live, self._without = tuple(live), without
             self._reports = {place: report for place, report in self._reports.items() if place in running and place[0] not in without}
-            self._restarts = {place: last for place, last in self._restarts.items() if place in running}
+            self._seen = {place: last for place, last in self._seen.items() if place in running}
             self._entered = {place: at for place, at in self._entered.items() if place[0] in ids}
 
-    def reported(self, experiment: Experiment, stage: Stage, report: StageReport) -> int:
-        """Elastic restarts since the last report."""
+    def reported(self, experiment: Experiment, stage: Stage, report: StageReport) -> tuple[int, Restarted]:
+        """Elastic restarts since the last report, and why. None of what was before the first report that this leader sees: whoever led then
+        has counted it."""
+        now = Seen(report.attempt, report.restarts, report.world_size)
         with self._lock:
-            attempt, restarts = self._restarts.get((experiment.id, stage.name), (0, 0))
-            self._restarts[experiment.id, stage.name] = report.attempt, report.restarts
+            last = self._seen.get((experiment.id, stage.name))
+            self._seen[experiment.id, stage.name] = now
             if experiment.id not in self._without:
                 self._reports[experiment.id, stage.name] = report
-        seen = restarts if attempt == report.attempt else 0
-        return max(0, report.restarts - seen)
+        if last is None:
+            return 0, Restarted.SAME
+        before = last.restarts if last.attempt == now.attempt else 0
+        why = Restarted.FEWER if now.processes < last.processes else Restarted.MORE if now.processes > last.processes else Restarted.SAME
+        return max(0, now.restarts - before), why
 
     def moved(self, experiment: Experiment, stage: Stage, at: datetime) -> None:
         with self._lock:
@@ -68,7 +92,7 @@ class FleetCollector(Collector):
         with self._lock:
             self._live, self._without = (), frozenset()
             self._reports.clear()
-            self._restarts.clear()
+            self._seen.clear()
             self._entered.clear()
 
     def describe(self) -> Iterable[Metric]:

@@ -71,6 +71,7 @@ def _seen(found: Snapshot) -> dict[str, Any]:
         drawn["stacked"], drawn["lines"] = (figures.alphas(found.history, look, stacked) for stacked in (True, False))
         drawn["excess"] = figures.excess(found.history, look)
         behind["alpha"], behind["excess"] = (tables.over_steps(found.history, what) for what in ("alpha", "excess"))
+    others = [history for history in found.others if history.points]
     if not isinstance(found.weights, Missing):
         drawn["final"], behind["final"] = figures.final(found.weights, look), tables.weight_rows(found.weights)
     if found.validation:
@@ -80,6 +81,7 @@ def _seen(found: Snapshot) -> dict[str, Any]:
     compared = found.compared
     return {
         "found": found, "looks": look, "figures": drawn, "tables": behind, "graph": graph(found.stages), "formats": FORMATS,
+        "others": [(other.stage, figures.alphas(other, look, stacked=True), tables.over_steps(other, "alpha")) for other in others],
         "comparison": None if isinstance(compared, Missing) else tables.comparison(compared),
         "sentences": [] if isinstance(compared, Missing) else sentences(compared),
         "log_of": _log_of(found.stages),

@@ -8,7 +8,7 @@ from typing import TypeVar
 from api.errors import BadRequest, NotReady, SolfaError
 from api.experiment import Attempt, Experiment, ExperimentPhase, Stage
 from api.results import Compared, EvaluationPoint
-from api.stages import StagePhase
+from api.stages import StageKind, StagePhase, StageReason
 from api.views import ExperimentView, StageView, Weights
 from services import weights as reading
 from services.experiments import TERMINAL, stage_view
@@ -38,6 +38,9 @@ class Snapshot:
     domains: list[str]
     """Canonical order."""
     history: History | Missing
+    """Of the newest search stage."""
+    others: list[History]
+    """Of the search stages besides it that have begun, in the plan's order: earlier rounds, other objectives."""
     weights: Weights | Missing
     compared: Compared | Missing
     validation: dict[str, list[EvaluationPoint]]
@@ -68,8 +71,9 @@ def snapshot(service: Context, record: Experiment, with_logs: bool) -> Snapshot:
         domains, description = sorted(spec.domains), spec.description or ""
     except SolfaError:  # of a version that this one does not read: the rest of its record can be shown
         domains, description = [], ""
-    proxy = reading.newest_proxy(record)
-    history = _or_why(lambda: service.histories.read(record, proxy, service.experiments.report(record, proxy), service.bucket))
+    newest = reading.newest_proxy(record)
+    others = [stage for stage in record.stages if stage.plan.kind is StageKind.PROXY and _has_begun(stage) and stage is not newest]
+    history = _history(service, record, newest)
     stages = [_stage_view(service, record, stage) for stage in record.stages]
     return Snapshot(
         at=datetime.now(UTC),
@@ -78,6 +82,7 @@ def snapshot(service: Context, record: Experiment, with_logs: bool) -> Snapshot:
         stages=stages,
         domains=domains or (history.domains if isinstance(history, History) else []),
         history=history,
+        others=[found for found in (_history(service, record, stage) for stage in others) if isinstance(found, History)],
         weights=_or_why(lambda: reading.averaged(record, service.bucket)),
         compared=_or_why(lambda: reading.comparison(record, service.bucket)),
         validation=_validation(service, record, stages),
@@ -87,6 +92,15 @@ def snapshot(service: Context, record: Experiment, with_logs: bool) -> Snapshot:
         if with_logs
         else {},
     )
+
+
+def _has_begun(proxy: Stage) -> bool:
+    """Itself: a round whose predecessor had converged never does."""
+    return bool(proxy.attempts) or (proxy.phase is StagePhase.SUCCEEDED and proxy.reason is not StageReason.CONVERGED)
+
+
+def _history(service: Context, record: Experiment, proxy: Stage) -> History | Missing:
+    return _or_why(lambda: service.histories.read(record, proxy, service.experiments.report(record, proxy), service.bucket))
 
 
 def _or_why(read: Callable[[], T]) -> T | Missing:

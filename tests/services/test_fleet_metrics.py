@@ -9,6 +9,7 @@ from api.stage_config import StageReport
 from api.stages import StagePhase, StageReason
 from services.decide import Move
 from services.metrics import Metrics
+from services.metrics.fleet import Restarted
 from services.transition import apply
 from services.watch import Pass
 from tests.builders import START, make_experiment
@@ -153,13 +154,24 @@ def test_reports_age_until_the_stage_has_ended() -> None:
     assert hand.series("experiment_domain_weight_ratio") == []
 
 
-def test_elastic_restarts_are_counted_from_reports() -> None:
+def test_elastic_restarts_are_counted_from_reports_and_worlds_say_why() -> None:
     hand = Hand()
-    experiment = hand.run(make_experiment(), "prepare")
-    for restarts in (0, 2, 2, 3):
-        hand.report(experiment, "prepare", restarts=restarts)
-    hand.report(experiment, "prepare", attempt=2, restarts=0)
-    assert hand.value("elastic_restarts_total", kind="prepare") == 3
+    experiment = hand.run(make_experiment(), "proxy")
+    for attempt, restarts, processes in ((1, 0, 4), (1, 2, 3), (1, 2, 3), (1, 3, 4), (1, 4, 4), (2, 0, 4), (2, 1, 4)):
+        hand.report(experiment, "proxy", attempt=attempt, restarts=restarts, world_size=processes)
+    counted = {reason: hand.value("elastic_restarts_total", kind="proxy", reason=reason) for reason in Restarted}
+    assert counted == {Restarted.FEWER: 2, Restarted.MORE: 1, Restarted.SAME: 2}
+
+
+def test_a_leader_that_takes_over_does_not_count_what_the_one_before_has_counted() -> None:
+    first, second = Hand(), Hand()
+    experiment = first.run(make_experiment(), "proxy")
+    for restarts in (0, 2):
+        first.report(experiment, "proxy", restarts=restarts)
+    for restarts in (2, 3):
+        second.report(experiment, "proxy", restarts=restarts)
+    total = sum(hand.value("elastic_restarts_total", kind="proxy", reason=Restarted.SAME) or 0 for hand in (first, second))
+    assert total == 3
 
 
 def test_one_that_follows_says_nothing_of_experiments_and_that_it_follows() -> None:

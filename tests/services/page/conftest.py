@@ -35,7 +35,7 @@ class Watch:
 
 @pytest.fixture(scope="package")
 def browser() -> Iterator[Browser]:
-    """No longer than this package: while Playwright runs, its thread is inside an event loop, and asyncio.run of any other test is refused."""
+    """No longer than this package: while Playwright runs, its thread is in an event loop, and asyncio.run of other tests is refused."""
     if CHROMIUM is None:
         pytest.skip("There is no chromium here; install it with `apt-get install chromium`.")
     with sync_playwright() as playwright:

@@ -53,13 +53,13 @@ PILE = [
 STEPS, SAVED_EVERY, ETA = 400, 100, 0.03
 
 
-def seed(service: Running, name: str, domains: list[str], seconds: float = 0) -> Experiment:
+def seed(service: Running, name: str, domains: list[str], seconds: float = 0, rounds: int = 1) -> Experiment:
     """A search over `domains` that succeeded, `seconds` after BEGAN."""
     mixtures = {"mixtures": ["averaged", "reference", "uniform"]}
     changes: dict[str, Any] = {
         "domains": {domain: {"source": {"type": "jsonl", "paths": [f"data/{domain}/*.jsonl.zst"]}} for domain in domains},
         "comparison": mixtures,
-        "doremi": {"eta": ETA},
+        "doremi": {"eta": ETA, "rounds": rounds},
     }
     changes["description"] = f"{len(domains)} domains, a 70M proxy, three large models."
     text = yaml.safe_dump(spec_mapping(name, **changes), sort_keys=False)

@@ -7,6 +7,7 @@ import pytest
 
 from api.plan import make_plan
 from api.results import Compared
+from api.stages import StageKind
 from services.experiments import stage_view
 from services.histories import Histories, thinned
 from services.page.assets import OWN, asset
@@ -109,6 +110,18 @@ def test_a_chart_has_few_points_with_both_ends_and_reads_a_segment_once(house: R
     histories.read(record, newest_proxy(record), None, house.bucket)
     assert not [key for key in asked if "/history/" in key]
     assert thinned([*range(10)], 4) == [0, 3, 6, 9]
+
+
+def test_rounds_and_objectives_besides_the_newest_have_a_chart_and_a_table_each(house: Running) -> None:
+    record = seed(house, "rounds", PILE[:4], rounds=3)
+    proxies = [stage.name for stage in record.stages if stage.plan.kind is StageKind.PROXY]
+    text = house.http.get("/experiments/rounds").text
+    identities = [attributes.get("id") for _, attributes in Elements(text).found]
+    for stage in proxies:
+        others = int(stage != newest_proxy(record).name)
+        assert (identities.count(f"chart-stacked-{stage}"), identities.count(f"alpha-{stage}-table")) == (others, others), stage
+    assert len(proxies) == 3
+    assert "Other rounds" not in house.http.get(f"/experiments/{seed(house, 'one-round', PILE[:4]).name}").text
 
 
 def test_a_cell_is_better_or_worse_than_the_baseline(gallery: Running) -> None:
