@@ -1,6 +1,8 @@
 """Looking: what the cluster, the bucket and the store say of one stage, as an Observation."""
 
 import logging
+from collections.abc import Collection
+from datetime import datetime
 from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -30,6 +32,20 @@ class Observer:
         self._cluster = cluster
         self._bucket = bucket
         self._deltas: dict[str, float | None] = {}  # by result key: a manifest never changes
+        self._heard: dict[str, datetime] = {}  # by app: when it reported last, as far as a look has seen
+
+    def glance(self, stage: Stage) -> Observation | None:
+        """The app alone: enough to tell that there is nothing to do, too little to do anything. None: it takes a look."""
+        attempt = stage.attempt
+        if attempt is None or (stage.phase is StagePhase.RUNNING and attempt.app not in self._heard):
+            return None
+        app = self._cluster.status(attempt.app)
+        over = app.phase in ENDED or app.crashes
+        return None if over and stage.phase is not StagePhase.BACKOFF else Observation(app, reported_at=self._heard.get(attempt.app))
+
+    def forget(self, apps: Collection[str]) -> None:
+        """Keep nothing of any app but these."""
+        self._heard = {app: at for app, at in self._heard.items() if app in apps}
 
     def look(self, experiment: Experiment, stage: Stage) -> Observation:
         """What is to be known about `stage` in its phase. Raises BucketError, ClusterUnavailable, StoreError."""
@@ -44,6 +60,8 @@ class Observer:
         failure = self._failure(experiment, stage, attempt.number) if over else None
         report = self._report(experiment, stage, attempt.number) if stage.phase is StagePhase.RUNNING else None
         reported_at = report.updated_at if report else None
+        if reported_at:
+            self._heard[attempt.app] = reported_at
         return Observation(app, failure=failure, reported_at=reported_at, report=report, stand_in=self._stand_in(experiment, stage))
 
     def _failure(self, experiment: Experiment, stage: Stage, attempt: int) -> AttemptFailure | None:

@@ -41,11 +41,19 @@ class Pace:
     """Between passes, at most, while the store, the bucket or the cluster does not answer."""
     lease: float = 5.0
     """A lease not renewed for so long may be taken by another reconciler."""
+    looks: int = 400
+    """Experiments of which a pass asks the bucket while their apps run; with more of them, they have their turns in the passes after."""
     backoff: Backoff = Backoff()  # noqa: RUF009  # frozen
 
 
 def utc_now() -> datetime:
     return datetime.now(UTC)
+
+
+def in_turn(first: int, looks: int, count: int) -> tuple[frozenset[int], int]:
+    """Positions, of `count`, whose turn it is, from `first` on and around; and whose turn is next."""
+    turn = frozenset((first + step) % count for step in range(min(looks, count)))
+    return turn, (first + looks) % count if count else 0
 
 
 class Reconciler:
@@ -73,6 +81,7 @@ class Reconciler:
         self._lease: Lease | None = None
         self._live: list[Experiment] = []  # as the last pass read them: what has not changed since is not read again
         self._settled: dict[str, tuple[int, list[int]]] = {}
+        self._turn = 0  # position among the live ones of the next whose turn it is
         self._wake = threading.Event()
 
     def wake(self) -> None:
@@ -113,12 +122,14 @@ class Reconciler:
         apps = self._cluster.apps()
         live = self._live = self._store.live(self._live)
         self._settled = {one.id: self._settled[one.id] for one in live if one.id in self._settled}
+        self._observer.forget(set(apps))
+        turn, self._turn = in_turn(self._turn, self._pace.looks, len(live))
         self._watcher.sees(live)
         moves = 0
         failures: list[SolfaError] = []
-        for experiment in live:
+        for position, experiment in enumerate(live):
             try:
-                moves += self._advance(experiment)
+                moves += self._advance(experiment, position in turn)
             except StaleFence:
                 self._lease = None
                 raise
@@ -143,12 +154,14 @@ class Reconciler:
             self._lease = self._store.acquire_lease(self._holder, self._pace.lease, now)
         return self._lease is not None
 
-    def _advance(self, experiment: Experiment) -> int:
+    def _advance(self, experiment: Experiment, closely: bool) -> int:
         """Each stage of `experiment` by one move at most. Returns how many moved."""
         moves, version = 0, experiment.version
         for position in self._places(experiment):
             stage = experiment.stages[position]  # as the moves before have left it
             if stage.phase.terminal:
+                continue
+            if not closely and self._is_still(experiment, stage):
                 continue
             seen = self._observer.look(experiment, stage)
             if seen.report:
@@ -166,9 +179,18 @@ class Reconciler:
         version, places = self._settled.get(experiment.id, (0, []))
         return places if version == experiment.version else range(len(experiment.stages))
 
-    def _move(self, experiment: Experiment, stage: Stage, seen: Observation) -> tuple[Experiment, int]:
+    def _is_still(self, experiment: Experiment, stage: Stage) -> bool:
+        """Whether a glance tells that there is nothing to do; whatever is done is decided by a look."""
+        glance = self._observer.glance(stage)
+        move = glance and self._decide(experiment, stage, glance)
+        return glance is not None and (move is None or (move.effect is Effect.NONE and not is_change(stage, move)))
+
+    def _decide(self, experiment: Experiment, stage: Stage, seen: Observation) -> Move | None:
         terms = Terms(rules_of(experiment).compute[stage.plan.kind], self._pace.backoff)
-        move = decide(experiment, stage, seen, terms, self._clock())
+        return decide(experiment, stage, seen, terms, self._clock())
+
+    def _move(self, experiment: Experiment, stage: Stage, seen: Observation) -> tuple[Experiment, int]:
+        move = self._decide(experiment, stage, seen)
         if move is None:
             return experiment, 0
         before = experiment

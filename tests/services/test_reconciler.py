@@ -6,22 +6,25 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from api import keys
 from api.bucket import Bucket, open_bucket
 from api.errors import BucketUnavailable, ClusterUnavailable, StoreUnavailable
-from api.experiment import Experiment, ExperimentPhase
+from api.experiment import Experiment, ExperimentPhase, Stage
 from api.plan import make_plan, stage_digests
 from api.spec import parse_spec
+from api.stage_config import StageReport
 from api.stages import StagePhase, StageReason
 from services.launch.local import LocalCluster
-from services.reconciler import Pace, Reconciler, utc_now
+from services.reconciler import Pace, Reconciler, in_turn, utc_now
 from services.retry import Backoff
 from services.store import ExperimentStore, open_store
 from services.watch import Pass, Watcher
@@ -199,6 +202,42 @@ def test_a_silent_stage_is_ended_and_tried_again(service: Service) -> None:
     assert stage_of(done, "prepare").attempts[0].reason is StageReason.STALLED
     assert service.starts()[:2] == [("prepare", 1), ("prepare", 2)]
     assert not any(line[0] == "overlap" for line in service.diary())
+
+
+def test_a_large_fleet_is_looked_at_in_turn_and_comes_to_the_same_end(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    heard: list[str] = []
+
+    class Listener(Watcher):
+        def reported(self, experiment: Experiment, stage: Stage, report: StageReport) -> None:
+            heard.append(experiment.name)
+
+    names = [f"run-{number}" for number in range(3)]
+    for number in range(3):
+        service.submit(number, behaviour={"hang": {"prepare": [1]}}, comparison={"mixtures": []})
+    for name in names:
+        service.until_stage(name, "prepare", StagePhase.RUNNING)
+    service.reconciler = Reconciler(service.store, service.cluster, service.bucket, service.now, replace(QUICK, looks=1), Listener())
+    wait_for(lambda: service.reconciler.run_once() == 0 and set(names) <= set(heard))  # what was not heard yet is asked for in each pass
+    heard.clear()
+    for _ in range(6):
+        assert service.reconciler.run_once() == 0
+    assert [heard[number : number + 3].count(name) for number in range(0, 6, 3) for name in names] == [1] * 6
+    service.ahead = timedelta(hours=1)  # all of them are silent now, and are found so whether it is their turn or not
+    for name in names:
+        done = service.until(name, ExperimentPhase.SUCCEEDED, ExperimentPhase.FAILED)
+        assert [attempt.reason for attempt in stage_of(done, "prepare").attempts] == [StageReason.STALLED, StageReason.COMPLETED]
+    assert not any(line[0] == "overlap" for line in service.diary())
+
+
+@given(st.integers(0, 50), st.integers(1, 60), st.integers(1, 50))
+def test_everyone_has_a_turn(first: int, looks: int, count: int) -> None:
+    had: list[int] = []
+    for _ in range(-(-count // looks)):
+        turn, first = in_turn(first % count, looks, count)
+        assert len(turn) == min(looks, count)
+        had += turn
+    assert set(had) == set(range(count))
+    assert in_turn(3, looks, 0) == (frozenset(), 0)
 
 
 def test_a_deadline_ends_a_stage(service: Service) -> None:
