@@ -9,10 +9,11 @@ import pytest
 
 from api import keys
 from api.access import NewToken, Scope
-from api.errors import Forbidden, NotFound
+from api.errors import Forbidden, NotFound, SpecError
 from api.exports import FORMATS
 from api.replay import replay
-from tests.cluster.kube import Json, Namespace
+from tests.api.s3_servers import SECRET
+from tests.cluster.kube import KINDS, Json, Namespace
 from tests.cluster.object_store import ObjectStore
 from tests.cluster.release import NAME, Release
 from tests.cluster.search import DOMAINS, STEPS, search_spec
@@ -20,7 +21,12 @@ from tests.services.waiting import wait_for
 
 pytestmark = pytest.mark.quick
 STAGES = ["prepare", "reference", "proxy", "main", "baseline-uniform", "evaluate"]
-TRAINING = "app.kubernetes.io/name=solfa-trainer"
+TRAINING, SERVICE = "app.kubernetes.io/name=solfa-trainer", "app.kubernetes.io/name=solfa"
+PROCESSES = """
+from pathlib import Path
+for path in Path("/proc").glob("[0-9]*/cmdline"):
+    print(path.read_bytes().replace(bytes(1), b" ").decode())
+"""
 
 
 def test_the_service_is_ready_and_passes_its_own_test(release: Release, namespace: Namespace) -> None:
@@ -50,6 +56,7 @@ def test_a_posted_spec_becomes_weights(release: Release, namespace: Namespace, o
         submitted = client.submit(search_spec("search"))
     pods = wait_for(lambda: _running(namespace, submitted.id), seconds=600, every=1)
     assert {pod["metadata"]["labels"]["solfa.dev/stage"] for pod in pods} == {"prepare"}
+    _no_secret_is_shown(release, namespace, pods)
 
     record = release.finished("search")
     assert [(stage.name, stage.phase.value, len(stage.attempts)) for stage in record.stages] == [
@@ -57,6 +64,21 @@ def test_a_posted_spec_becomes_weights(release: Release, namespace: Namespace, o
     ], namespace.describe()
     bucket = object_store.bucket(namespace.name)
     assert all(bucket.exists(keys.result(record.id, name)) for name in STAGES)
+
+
+def _no_secret_is_shown(release: Release, namespace: Namespace, pods: list[Json]) -> None:
+    """While a stage runs: in any object but the Secrets, in an event, a log or a list of processes."""
+    secrets = {"the bucket's": SECRET, "the administrator's": release.admin_token()}
+    kinds = ",".join(kind for kind in KINDS.split(",") if kind != "secrets")
+    shown = {kind: namespace.kubectl("get", kind, "--output", "json") for kind in (kinds, "events")}
+    of_service = namespace.get("pods", SERVICE)
+    for pod in (*pods, *of_service):
+        name = pod["metadata"]["name"]
+        shown[f"log of {name}"] = namespace.kubectl("logs", name, "--all-containers")
+        shown[f"processes of {name}"] = namespace.kubectl("exec", name, "--", "python", "-c", PROCESSES)
+    assert all("python" in shown[f"processes of {pod['metadata']['name']}"] for pod in (*pods, *of_service))
+    assert SECRET in {namespace.secret("solfa-bucket", "AWS_SECRET_ACCESS_KEY")}  # where it is to be
+    assert not {(whose, where) for whose, secret in secrets.items() for where, text in shown.items() if secret in text}
 
 
 def _running(namespace: Namespace, experiment: str) -> list[Json]:
@@ -77,6 +99,14 @@ def test_the_weights_replay_and_go_into_every_format(release: Release) -> None:
     assert found.averaged_weights.root == pytest.approx(averaged, abs=1e-12)
     assert all(domain in text for text in exported.values() for domain in DOMAINS)
     assert [row.mixture for row in compared.rows] == ["averaged", "uniform"]
+
+
+@pytest.mark.parametrize("path", ["/etc/passwd", "/var/lib/solfa/*", "/data/../etc/passwd", "http://169.254.169.254/latest/meta-data"])
+def test_a_spec_reaches_nothing_but_the_texts(release: Release, path: str) -> None:
+    domains = {"mine": {"source": {"type": "jsonl", "paths": [path]}}}
+    with release.client() as client, pytest.raises(SpecError) as refused:
+        client.submit(search_spec("curious", domains=domains))
+    assert [problem["pointer"] for problem in refused.value.extra["problems"]] == ["/domains/mine/source/paths/0"]
 
 
 def test_two_projects_do_not_see_each_other_and_a_downstream_job_reads_its_weights_alone(release: Release) -> None:

@@ -1,5 +1,6 @@
 """Who may do what, over HTTP: no route without a token, no scope beyond its own, and another project's experiments are not there."""
 
+import asyncio
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,12 +9,16 @@ from typing import Any
 import httpx
 import pytest
 from fastapi.routing import APIRoute
+from starlette.types import Message, Receive, Send
 
 from api.access import NewToken, Scope
 from api.client import Client
-from api.errors import Forbidden, NotFound, Unauthorized
+from api.errors import Forbidden, NotFound, StoreUnavailable, Unauthorized
+from services.access.gate import CHECK, Gate
+from services.access.principal import Principal
 from services.access.rights import is_open, needed
 from services.app import ROUTERS
+from tests.builders import START
 from tests.services.running import Running, problem, running
 from tests.services.waiting import wait_for
 
@@ -225,6 +230,39 @@ def test_an_open_stream_ends_when_its_token_is_revoked(guarded: Running) -> None
             every.revoke_token(issued.id)
             assert ended.wait(60)
             reader.join()
+
+
+def test_an_open_stream_outlives_a_database_that_does_not_tell_whose_its_token_is() -> None:
+    """Over the gate itself: what a token's look-up says at each sign of life of a stream, and which of them arrive."""
+    token = Principal("watcher", Scope.READ, "default", "t1")
+    answers = iter([token, StoreUnavailable("It is away."), StoreUnavailable("It is away."), token, Unauthorized("It was revoked."), token])
+    now = START
+    sent: list[Message] = []
+
+    class Answers:
+        def principal(self, secret: str) -> Principal:
+            answer = next(answers)
+            if isinstance(answer, Exception):
+                raise answer
+            return answer
+
+    async def stream(scope: Any, receive: Receive, send: Send) -> None:
+        nonlocal now
+        for number in range(6):
+            now += CHECK
+            await send({"type": "http.response.body", "body": b"%d" % number, "more_body": True})
+
+    async def keep(message: Message) -> None:
+        sent.append(message)
+
+    async def silent() -> Message:
+        return {"type": "http.disconnect"}
+
+    gate = Gate(stream, Answers(), True, lambda: now)  # type: ignore[arg-type]  # all that a gate asks of tokens
+    scope = {"type": "http", "method": "GET", "path": "/v1/events", "query_string": b"", "headers": [(b"authorization", b"Bearer x")]}
+    asyncio.run(gate(scope, silent, keep))
+    assert [message["body"] for message in sent] == [b"0", b"1", b"2", b""]
+    assert sent[-1]["more_body"] is False
 
 
 def test_a_cookie_changes_nothing_from_another_site(guarded: Running) -> None:
