@@ -182,8 +182,10 @@ class Reconciler:
     def _is_still(self, experiment: Experiment, stage: Stage) -> bool:
         """Whether a glance tells that there is nothing to do; whatever is done is decided by a look."""
         glance = self._observer.glance(stage)
-        move = glance and self._decide(experiment, stage, glance)
-        return glance is not None and (move is None or (move.effect is Effect.NONE and not is_change(stage, move)))
+        if glance is None:
+            return False
+        move = self._decide(experiment, stage, glance)
+        return move is None or (move.effect is Effect.NONE and not is_change(stage, move))
 
     def _decide(self, experiment: Experiment, stage: Stage, seen: Observation) -> Move | None:
         terms = Terms(rules_of(experiment).compute[stage.plan.kind], self._pace.backoff)
