@@ -27,6 +27,7 @@ from services.store import ExperimentStore, open_store
 log = logging.getLogger(__name__)
 JOIN_SECONDS = 10
 CONNECTIONS = 4000  # at once; those beyond are answered 503: each costs memory
+COLLECT = (10_000, 20, 100)  # a look at all that there is takes a third of a second with 2,000 live records, and finds nothing in them
 SWITCH_SECONDS = 0.0005  # a request gives way to the reconciler at every row it reads: Python's 5 ms each time add up
 
 
@@ -76,6 +77,7 @@ class Service:
     def _ready(self, on_ready: Callable[[str], None], url: str) -> None:
         sys.setswitchinterval(SWITCH_SECONDS)
         gc.freeze()  # what a start has made stays; a collector that was off until now need not look at it
+        gc.set_threshold(*COLLECT)
         gc.enable()
         log.info("listening on %s. %s", url, self.settings.who_may)
         on_ready(url)

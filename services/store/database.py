@@ -60,6 +60,7 @@ def _prepare_sqlite(connection: Any, _: Any) -> None:
     cursor.execute("PRAGMA journal_mode=WAL")  # readers do not wait for the writer
     cursor.execute("PRAGMA synchronous=FULL")  # what was accepted survives a power cut, not only a crash
     cursor.execute("PRAGMA foreign_keys=ON")
+    cursor.execute("PRAGMA cache_size=-400")  # KiB, of each of many connections: the system keeps the file's pages anyway
     cursor.close()
 
 

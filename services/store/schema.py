@@ -30,7 +30,7 @@ experiments = Table(
     Column("spec_sha256", String(64), nullable=False),
     Column("spec_text", Text, nullable=False),
     Column("project", String(40), nullable=False, server_default=DEFAULT_PROJECT),
-    UniqueConstraint("project", "name", name="experiments_name"),
+    UniqueConstraint("name", "project", name="experiments_name"),  # one is asked for by its name, in every project or in one
     Index("experiments_newest", "created_at", "id", "project", "name"),  # a listing looks through it alone, and a pass through the next:
     Index("experiments_phase", "phase", "created_at", "id", "version"),  # rows are long, with their specs in them
 )

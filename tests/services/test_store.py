@@ -9,6 +9,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from sqlalchemy import Connection, Engine, event
 
 from api import keys
 from api.errors import BadRequest, IdempotencyMismatch, NameTaken, NotFound, StaleFence, StaleVersion, StoreError, StoreUnavailable
@@ -294,3 +295,30 @@ def test_an_unreachable_server_says_so() -> None:
 def test_an_odd_address_is_a_bad_request(url: str) -> None:
     with pytest.raises(BadRequest):
         open_store(url)
+
+
+def test_nothing_is_found_by_looking_through_all_experiments(tmp_path: Path) -> None:
+    """By SQLite's own word for each statement: thousands of records are stored, with their specs in them."""
+    store = open_store(f"sqlite:///{tmp_path}/solfa.db")
+    plans: list[str] = []
+
+    def explain(connection: Connection, _: object, statement: str, parameters: tuple[object, ...], *__: object) -> None:
+        if statement.startswith("SELECT"):
+            driver = connection.connection.driver_connection
+            assert driver is not None
+            plans.extend(str(row[3]) for row in driver.execute(f"EXPLAIN QUERY PLAN {statement}", parameters))
+
+    event.listen(Engine, "before_cursor_execute", explain)
+    try:
+        for one in (store, store.within("default")):
+            one.create(numbered(int(one is store), project="default"), None, START)
+            one.get("run-0" if one is not store else "run-1")
+            one.page(50)
+            one.page(50, phase=ExperimentPhase.RUNNING)
+            one.live()
+    finally:
+        event.remove(Engine, "before_cursor_execute", explain)
+        store.close()
+    found = [plan for plan in plans if "experiments" in plan]
+    assert found
+    assert not [plan for plan in found if " USING " not in plan]

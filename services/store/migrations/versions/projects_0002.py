@@ -11,7 +11,7 @@ def upgrade() -> None:
     with op.batch_alter_table("experiments") as table:
         table.add_column(sa.Column("project", sa.String(40), nullable=False, server_default="default"))
         table.drop_constraint("experiments_name", type_="unique")
-        table.create_unique_constraint("experiments_name", ["project", "name"])
+        table.create_unique_constraint("experiments_name", ["name", "project"])
         table.drop_index("experiments_newest")
         table.create_index("experiments_newest", ["created_at", "id", "project", "name"])
         table.drop_index("experiments_phase")
