@@ -82,7 +82,7 @@ def found_in(errors: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
 EXAMPLES: dict[int, tuple[str, str]] = {  # what each status stands for: a code, and a sentence as a person reads it
     400: ("bad_request", "The cursor is not one that a listing returned; start again without it."),
     401: ("unauthorized", "This service asks for a token: send `Authorization: Bearer TOKEN`, or set SOLFA_TOKEN for `solfa`."),
-    403: ("forbidden", "The token nightly may read; this needs one of scope submit."),
+    403: ("forbidden", "The token nightly has the scope read; this needs submit."),
     404: ("not_found", "There is no experiment demo."),
     409: ("conflict", "demo has succeeded; there is nothing to cancel."),
     408: ("request_timeout", "The body did not come within 30 s; send it faster."),

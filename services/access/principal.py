@@ -26,7 +26,7 @@ class Principal:
     def check(self, needed: Scope) -> None:
         """Raises Forbidden where this needs a scope that they do not have."""
         if not self.scope.covers(needed):
-            raise Forbidden(f"The token {self.name} may {MAY[self.scope]}; this needs one of scope {needed}.")
+            raise Forbidden(f"The token {self.name} has the scope {self.scope}; this needs {needed}.")
 
     def within(self, project: str | None) -> "Principal":
         """Narrowed to a project that was named. To who may see one alone, another is as if nobody had named it: empty.
@@ -45,12 +45,6 @@ class Principal:
         return self.project or DEFAULT_PROJECT
 
 
-MAY = {
-    Scope.READ: "read",
-    Scope.SUBMIT: "read and submit",
-    Scope.ADMIN: "do everything in its project",
-    Scope.WEIGHTS: "read the weights of one experiment",
-}
 LOCAL = Principal("local", Scope.ADMIN, None)
 """Where no tokens are asked for."""
 ADMINISTRATOR = Principal(ADMIN_NAME, Scope.ADMIN, None)

@@ -104,7 +104,7 @@ _MADE: dict[str, dict[Scope, str]] = {}
 def test_a_reader_changes_nothing_and_the_database_holds_no_secret(guarded: Running) -> None:
     secret = issue(guarded, "reader", Scope.READ)
     with as_(guarded, secret) as client:
-        with pytest.raises(Forbidden, match="The token reader may read; this needs one of scope submit"):
+        with pytest.raises(Forbidden, match="The token reader has the scope read; this needs submit"):
             client.submit(guarded.spec("never"))
         assert "never" not in [one.name for one in client.experiments()]
     files = [path.read_bytes() for path in guarded.root.glob("solfa.db*")]
@@ -182,7 +182,7 @@ def test_a_weights_token_reads_the_weights_of_its_experiment(guarded: Running) -
         for name in ("kept", "no-such"):
             with pytest.raises(NotFound, match=f"There is no experiment {name}"):
                 job.weights(name)
-        with pytest.raises(Forbidden, match="read the weights of one experiment; this needs one of scope read"):
+        with pytest.raises(Forbidden, match="has the scope weights; this needs read"):
             job.get("handed-on")
 
 
