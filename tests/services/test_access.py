@@ -83,7 +83,7 @@ def test_each_scope_reaches_what_it_covers_and_is_told_what_else_it_would_need(
         if scope.covers(needed(method, operation)):
             assert answer.status_code not in (401, 403) or operation == "metrics", answer.text
         else:
-            assert f"needs one of scope {needed(method, operation)}" in problem(answer, 403, "forbidden")["detail"]
+            assert f"this needs {needed(method, operation)}" in problem(answer, 403, "forbidden")["detail"]
 
 
 def tokens_of(service: Running) -> dict[Scope, str]:

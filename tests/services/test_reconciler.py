@@ -12,8 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from api import keys
 from api.bucket import Bucket, open_bucket
@@ -24,7 +22,7 @@ from api.spec import parse_spec
 from api.stage_config import StageReport
 from api.stages import StagePhase, StageReason
 from services.launch.local import LocalCluster
-from services.reconciler import Pace, Reconciler, in_turn, utc_now
+from services.reconciler import Pace, Reconciler, utc_now
 from services.retry import Backoff
 from services.store import ExperimentStore, open_store
 from services.watch import Pass, Watcher
@@ -227,17 +225,6 @@ def test_a_large_fleet_is_looked_at_in_turn_and_comes_to_the_same_end(service: S
         done = service.until(name, ExperimentPhase.SUCCEEDED, ExperimentPhase.FAILED)
         assert [attempt.reason for attempt in stage_of(done, "prepare").attempts] == [StageReason.STALLED, StageReason.COMPLETED]
     assert not any(line[0] == "overlap" for line in service.diary())
-
-
-@given(st.integers(0, 50), st.integers(1, 60), st.integers(1, 50))
-def test_everyone_has_a_turn(first: int, looks: int, count: int) -> None:
-    had: list[int] = []
-    for _ in range(-(-count // looks)):
-        turn, first = in_turn(first % count, looks, count)
-        assert len(turn) == min(looks, count)
-        had += turn
-    assert set(had) == set(range(count))
-    assert in_turn(3, looks, 0) == (frozenset(), 0)
 
 
 def test_a_deadline_ends_a_stage(service: Service) -> None:
