@@ -46,7 +46,7 @@ class FleetCollector(Collector):
         self._live: tuple[Experiment, ...] = ()
         self._without: frozenset[str] = frozenset()
         self._reports: dict[Place, StageReport] = {}  # of those with series of their own
-        self._seen: dict[Place, Seen] = {}  # of all that run
+        self._seen: dict[Place, Seen] = {}  # of all that live
         self._entered: dict[Place, tuple[StagePhase, datetime]] = {}
 
     def sees(self, live: Sequence[Experiment]) -> None:
@@ -59,7 +59,7 @@ class FleetCollector(Collector):
                 self._dropped()
             self._live, self._without = tuple(live), without
             self._reports = {place: report for place, report in self._reports.items() if place in running and place[0] not in without}
-            self._seen = {place: last for place, last in self._seen.items() if place in running}
+            self._seen = {place: last for place, last in self._seen.items() if place[0] in ids}  # one that lost its machine comes back
             self._entered = {place: at for place, at in self._entered.items() if place[0] in ids}
 
     def reported(self, experiment: Experiment, stage: Stage, report: StageReport) -> tuple[int, Restarted]:

@@ -38,6 +38,6 @@ def gallery(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
 def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     """Of an empty database of each kind; skipped where PostgreSQL is not installed."""
     if request.param == "sqlite":
-        yield f"sqlite:///{tmp_path}/solfa.db"
+        yield f"sqlite:///{tmp_path}/below/solfa.db"  # in a folder that is made
     else:
         yield from postgres_url()

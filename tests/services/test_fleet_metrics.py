@@ -163,6 +163,18 @@ def test_elastic_restarts_are_counted_from_reports_and_worlds_say_why() -> None:
     assert counted == {Restarted.FEWER: 2, Restarted.MORE: 1, Restarted.SAME: 2}
 
 
+def test_a_restart_is_counted_though_the_stage_waited_for_a_machine_meanwhile() -> None:
+    hand = Hand()
+    experiment = hand.run(make_experiment(), "proxy")
+    hand.report(experiment, "proxy", restarts=0, world_size=2)
+    waiting = hand.move(experiment, "proxy", 1, StagePhase.QUEUED, StageReason.PREEMPTED)
+    hand.metrics.sees([waiting])
+    running = hand.move(waiting, "proxy", 9, StagePhase.RUNNING, StageReason.STARTED)
+    hand.metrics.sees([running])
+    hand.report(running, "proxy", restarts=1, world_size=2)
+    assert hand.value("elastic_restarts_total", kind="proxy", reason=Restarted.SAME) == 1
+
+
 def test_a_leader_that_takes_over_does_not_count_what_the_one_before_has_counted() -> None:
     first, second = Hand(), Hand()
     experiment = first.run(make_experiment(), "proxy")

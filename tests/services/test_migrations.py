@@ -1,7 +1,7 @@
 """Migrations: they make exactly the tables that the code uses, on both databases, once, and refuse what is newer."""
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +20,6 @@ from tests.builders import START, make_experiment
 from tests.postgres import postgres_url
 
 
-@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.xdist_group("postgresql"))])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    if request.param == "sqlite":
-        yield f"sqlite:///{tmp_path}/below/solfa.db"
-    else:
-        yield from postgres_url()
-
-
 def migrate_step_by_step(url: str) -> None:
     """By every migration from the first, as a database that grew old has come to its tables."""
     engine = database.open_engine(url)
@@ -36,14 +28,14 @@ def migrate_step_by_step(url: str) -> None:
     engine.dispose()
 
 
-def test_the_migrations_make_the_tables_that_the_code_uses(url: str) -> None:
-    migrate_step_by_step(url)
-    engine = database.open_engine(url)
+def test_the_migrations_make_the_tables_that_the_code_uses(database_url: str) -> None:
+    migrate_step_by_step(database_url)
+    engine = database.open_engine(database_url)
     with database.reading(engine) as connection:
         assert compare_metadata(MigrationContext.configure(connection), metadata) == []
     assert database.revision(engine) == HEAD
     engine.dispose()
-    open_store(url).close()  # finds nothing to do
+    open_store(database_url).close()  # finds nothing to do
 
 
 def shape(url: str) -> dict[str, Any]:
@@ -64,20 +56,20 @@ def shape(url: str) -> dict[str, Any]:
     return found
 
 
-def test_an_empty_database_is_made_as_the_migrations_would_have_made_it(url: str, tmp_path: Path) -> None:
-    other = f"sqlite:///{tmp_path}/other.db" if url.startswith("sqlite") else next(postgres_url())
-    migrate(url)
+def test_an_empty_database_is_made_as_the_migrations_would_have_made_it(database_url: str, tmp_path: Path) -> None:
+    other = f"sqlite:///{tmp_path}/other.db" if database_url.startswith("sqlite") else next(postgres_url())
+    migrate(database_url)
     migrate_step_by_step(other)
-    assert shape(url) == shape(other)
-    assert "experiments" in shape(url)
+    assert shape(database_url) == shape(other)
+    assert "experiments" in shape(database_url)
 
 
-def test_many_that_migrate_at_once_do_it_once(url: str) -> None:
+def test_many_that_migrate_at_once_do_it_once(database_url: str) -> None:
     failures: list[BaseException] = []
 
     def open_and_close() -> None:
         try:
-            open_store(url).close()
+            open_store(database_url).close()
         except BaseException as error:
             failures.append(error)
 
@@ -89,14 +81,14 @@ def test_many_that_migrate_at_once_do_it_once(url: str) -> None:
     assert failures == []
 
 
-def test_a_newer_database_is_refused_in_one_sentence(url: str) -> None:
-    migrate(url)
-    engine = database.open_engine(url)
+def test_a_newer_database_is_refused_in_one_sentence(database_url: str) -> None:
+    migrate(database_url)
+    engine = database.open_engine(database_url)
     with database.writing(engine) as connection:
         connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
     engine.dispose()
     with pytest.raises(StoreTooNew, match=r"schema 9999.*run the newer version"):
-        open_store(url)
+        open_store(database_url)
 
 
 def downgrade(url: str, revision: str) -> None:
@@ -110,13 +102,13 @@ def downgrade(url: str, revision: str) -> None:
     engine.dispose()
 
 
-def test_what_an_older_version_stored_is_there_after_an_upgrade_and_in_the_default_project(url: str) -> None:
-    store = open_store(url)
+def test_what_an_older_version_stored_is_there_after_an_upgrade_and_in_the_default_project(database_url: str) -> None:
+    store = open_store(database_url)
     made = store.create(make_experiment(name="old"), Idempotent("key", "0" * 64), START)
     store.close()
-    downgrade(url, "0001")
-    migrate(url)
-    store = open_store(url)
+    downgrade(database_url, "0001")
+    migrate(database_url)
+    store = open_store(database_url)
     assert store.within("default").get("old") == made
     assert [event.kind for event in store.events(made.id, 0, 10)] == ["experiment_created"]
     assert store.repeated(Idempotent("key", "0" * 64)) == made
@@ -139,18 +131,18 @@ def failing(work: Callable[..., None]) -> Callable[..., None]:
     return work_and_fail
 
 
-def test_a_migration_that_fails_leaves_nothing_behind(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_migration_that_fails_leaves_nothing_behind(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(metadata, "create_all", failing(metadata.create_all))
     with pytest.raises(Failed):
-        migrate(url)
+        migrate(database_url)
     monkeypatch.setattr(command, "upgrade", failing(command.upgrade))
     with pytest.raises(Failed):
-        migrate_step_by_step(url)
+        migrate_step_by_step(database_url)
     monkeypatch.undo()
-    engine = database.open_engine(url)
+    engine = database.open_engine(database_url)
     assert database.revision(engine) is None
     engine.dispose()
-    migrate(url)
+    migrate(database_url)
 
 
 def test_the_newest_migration_is_the_one_the_code_knows() -> None:
