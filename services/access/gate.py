@@ -13,7 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.access import PROJECT_HEADER
 from api.errors import Forbidden, SolfaError, StoreError, Unauthorized
-from services.access.origin import foreign_host, from_elsewhere
+from services.access.origin import client_address, foreign_host, from_elsewhere
 from services.access.principal import LOCAL, Principal
 from services.access.rights import is_open
 from services.access.tokens import Tokens
@@ -34,14 +34,14 @@ class Gate:
             await self._app(scope, receive, send)
             return
         headers = Headers(scope=scope)
-        secret, by_cookie = _secret(headers)
+        secret, by_cookie = secret_of(headers)
         try:
             self._check_origin(scope["method"], headers, by_token=bool(secret) and not by_cookie, by_cookie=by_cookie)
             principal = None if is_open(scope["path"]) else await self._principal(secret, headers)
         except SolfaError as error:
             await _refusal(error, scope, headers)(scope, receive, send)
             return
-        scope.setdefault("state", {})["principal"] = principal and replace(principal, address=(scope.get("client") or ("",))[0])
+        scope.setdefault("state", {})["principal"] = principal and replace(principal, address=client_address(scope))
         if principal is None or principal.token_id is None:
             await self._app(scope, receive, send)
             return
@@ -89,7 +89,7 @@ class _Ended(Exception):
     """The token of an open stream is valid no longer."""
 
 
-def _secret(headers: Headers) -> tuple[str, bool]:
+def secret_of(headers: Headers) -> tuple[str, bool]:
     """(the secret that came with a request, or "", whether a browser's cookie brought it)."""
     kind, _, secret = headers.get("authorization", "").partition(" ")
     if kind.lower() == "bearer":

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from ipaddress import ip_address
+from typing import Any
 from urllib.parse import urlsplit
 
 SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -13,6 +14,15 @@ def is_loopback(host: str) -> bool:
         return ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+def client_address(scope: Mapping[str, Any]) -> str:
+    """The IP address that a request came from; "" where there is none: a proxy passes on what it is told, which may be any text."""
+    host = (scope.get("client") or ("",))[0]
+    try:
+        return str(ip_address(host.partition("%")[0]))  # what follows names an interface, and again may be any text
+    except ValueError:
+        return ""
 
 
 def host_name(header: str) -> str:
