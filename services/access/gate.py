@@ -13,7 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.access import PROJECT_HEADER
 from api.errors import Forbidden, SolfaError, StoreError, Unauthorized
-from services.access.origin import client_address, foreign_host, from_elsewhere
+from services.access.origin import client_address, foreign_host, from_elsewhere, host_name
 from services.access.principal import LOCAL, Principal
 from services.access.rights import is_open
 from services.access.tokens import Tokens
@@ -51,7 +51,8 @@ class Gate:
             await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     def _check_origin(self, method: str, headers: Headers, *, by_token: bool, by_cookie: bool) -> None:
-        if self._on_loopback and self._tokens is None and foreign_host(headers):
+        host = host_name(headers.get("host", ""))  # of every request: whatever reads its URL later must find one
+        if self._on_loopback and self._tokens is None and foreign_host(host):
             raise Forbidden(f"This service is for this machine alone, and was asked for as {headers.get('host')}; ask for 127.0.0.1.")
         if not by_token and from_elsewhere(method, headers, by_cookie=by_cookie):
             raise Forbidden("A change that another site's page asks for is refused; do it on Solfa's own page, or with a token.")
