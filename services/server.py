@@ -1,11 +1,13 @@
 """The running service: store, bucket, cluster, reconciler and HTTP server in one process, opened and closed together."""
 
+import asyncio
 import gc
 import logging
 import signal
 import socket
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from types import FrameType
@@ -15,7 +17,7 @@ import uvicorn
 from api.bucket import Bucket, open_bucket
 from api.errors import BadRequest, Conflict
 from services.app import create_app
-from services.connections import prompt
+from services.connections import ACCEPTED_AT_ONCE, QUEUED, Complaints, prompt, room
 from services.launch.cluster import Cluster
 from services.launch.local import LocalCluster
 from services.launch.manifest import Place
@@ -26,7 +28,6 @@ from services.store import ExperimentStore, open_store
 
 log = logging.getLogger(__name__)
 JOIN_SECONDS = 10
-CONNECTIONS = 4000  # at once; those beyond are answered 503: each costs memory
 COLLECT = (10_000, 20, 100)  # a look at all that there is takes a third of a second with 2,000 live records, and finds nothing in them
 SWITCH_SECONDS = 0.0005  # a request gives way to the reconciler at every row it reads: Python's 5 ms each time add up
 
@@ -53,10 +54,12 @@ class Service:
         """Listen until a signal; `on_ready` is told the URL. Raises Conflict when the port is taken."""
         listener = _listen(self.settings.host, self.settings.port)
         host, port = listener.getsockname()[:2]
+        most = room()
         config = uvicorn.Config(
             self.app,
-            http=prompt(self.settings.request_seconds),
-            limit_concurrency=CONNECTIONS,
+            http=prompt(self.settings.request_seconds, most),
+            limit_concurrency=most + 1,  # of requests: whose connection is gone, may still be at work
+            backlog=ACCEPTED_AT_ONCE,
             log_level="warning",
             access_log=False,
             timeout_graceful_shutdown=3,
@@ -101,7 +104,10 @@ class _Server(uvicorn.Server):
         self._on_ready = on_ready
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        asyncio.get_running_loop().set_exception_handler(Complaints(time.monotonic))
         await super().startup(sockets)
+        for listener in sockets or ():
+            listener.listen(QUEUED)  # uvicorn's backlog is both this and how many are accepted in a turn
         self._on_ready()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:

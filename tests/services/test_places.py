@@ -21,7 +21,8 @@ def status(service: Running, method: str, target: str, *headers: str) -> int:
     """Of the answer to a request with these very headers."""
     url = service.http.base_url
     with socket.create_connection((url.host, url.port or 80), timeout=20) as connection:
-        connection.sendall("\r\n".join((f"{method} {target} HTTP/1.1", *headers, "Connection: close", "Content-Length: 0", "", "")).encode())
+        head = (f"{method} {target} HTTP/1.1", *headers, "Connection: close", "Content-Length: 0", "", "")
+        connection.sendall("\r\n".join(head).encode())
         received = b""
         while part := connection.recv(4096):
             received += part
