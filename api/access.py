@@ -103,7 +103,7 @@ class AuditEntry(BaseModel):
     """Name of the token; `local` where none are asked for."""
     token_id: str | None = None
     address: str
-    """From which the request came; empty for what was written to the database itself."""
+    """From which the request came, an IP address; empty for what was written to the database itself, and where a proxy told none."""
     action: str
     """`submit`, `cancel`, `retry`, `resize`, `delete`, `create_token` or `revoke_token`."""
     project: str | None

@@ -162,6 +162,9 @@ class Service(Group):
     """Of the Service object."""
     annotations: Environment = {}
     """Of the Service object."""
+    trusted_proxies: list[Annotated[str, Field(pattern=r"^[0-9a-fA-F.:]+(/[0-9]+)?$")]] = []
+    """Addresses or networks of the Ingress controller's or Gateway's pods, whose X-Forwarded-For and X-Forwarded-Proto are believed:
+    for rates, the audit record, and a cookie that goes over TLS alone. Empty: nobody's are."""
 
 
 class Ingress(Group):

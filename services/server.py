@@ -62,6 +62,8 @@ class Service:
             backlog=ACCEPTED_AT_ONCE,
             log_level="warning",
             access_log=False,
+            proxy_headers=bool(self.settings.trusted_proxies),  # uvicorn's own default believes whoever is on this machine
+            forwarded_allow_ips=list(self.settings.trusted_proxies),
             timeout_graceful_shutdown=3,
         )
         server = self._server = _Server(config, lambda: self._ready(on_ready, f"http://{host}:{port}"))

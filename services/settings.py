@@ -4,11 +4,12 @@ import json
 import os
 import re
 from collections.abc import Mapping
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import unquote, urlsplit
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
 
 from api.errors import BadRequest
 from api.reach import Reach
@@ -68,6 +69,9 @@ class Settings(BaseModel):
     """Address to listen on."""
     port: int = Field(default=8700, ge=0, le=65535)
     """0: any free one."""
+    trusted_proxies: Listed = ()
+    """Addresses or networks, with commas between, of proxies whose X-Forwarded-For and X-Forwarded-Proto are believed: who asks, for rates
+    and the audit record, and whether over TLS, for the cookie. Empty: nobody's are."""
     access: Literal["auto", "required", "open"] = "auto"
     """Whether a token is asked for: `auto` on every address but this machine's own; `open` lets everybody do everything."""
     admin_token: SecretStr = SecretStr("")
@@ -147,6 +151,16 @@ class Settings(BaseModel):
         if self.bucket_claim and not re.fullmatch(r"file:///[^/].*/[^/]+", self.bucket_url):
             raise ValueError("SOLFA_BUCKET_CLAIM needs a SOLFA_BUCKET_URL that is a folder within the volume: file:///where/it/is/folder")
         return self
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _check_proxies(cls, proxies: tuple[str, ...]) -> tuple[str, ...]:
+        for proxy in proxies:
+            try:
+                ip_network(proxy)
+            except ValueError as error:
+                raise ValueError(f"{proxy} is neither an address nor a network, such as 10.0.0.5 or 10.0.0.0/8 ({error})") from error
+        return proxies
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ, **given: Any) -> Self:

@@ -77,6 +77,7 @@ def test_the_role_is_the_list_of_what_the_service_asks_for_at_start() -> None:
         ("bucket.urll=s3://x", "urll"),
         ("limits.quotas.speech.cpus=3", "cpus"),
         ("limits.dataRoots={data}", "dataRoots"),
+        ("service.trustedProxies={ingress}", "trustedProxies"),
         ("replicas=many", "replicas"),
         ("monitoring.monitor=Nagios", "monitor"),
         ("images.control.digest=sha256:1", "digest"),
@@ -150,6 +151,7 @@ def test_what_a_project_may_have_and_read_reaches_the_service() -> None:
     assert settings.quotas == {"speech": Quota(experiments=5, gpus=64), "*": Quota(replicas=8)}
     assert settings.reach.roots == ("/data/pile", "/data/code")
     assert settings.quota_of_requests == 3_000_000
+    assert settings.trusted_proxies == ("10.244.0.0/16", "10.0.0.5")
 
 
 def test_training_pods_get_the_buckets_address_but_no_key_in_plain_sight() -> None:

@@ -51,6 +51,7 @@
 }}
 {{- with .Values.limits.quotas }}{{ $_ := set $plain "SOLFA_QUOTAS" (toJson .) }}{{ end }}
 {{- with .Values.limits.dataRoots }}{{ $_ := set $plain "SOLFA_DATA_ROOTS" (join "," .) }}{{ end }}
+{{- with .Values.service.trustedProxies }}{{ $_ := set $plain "SOLFA_TRUSTED_PROXIES" (join "," .) }}{{ end }}
 {{- with include "solfa.bucketClaim" . }}{{ $_ := set $plain "SOLFA_BUCKET_CLAIM" . }}{{ end }}
 {{- with include "solfa.bucketSecret" . }}{{ $_ := set $plain "SOLFA_TRAINER_SECRET" . }}{{ end }}
 {{- with .Values.training.priorityClass }}{{ $_ := set $plain "SOLFA_PRIORITY_CLASS" . }}{{ end }}
