@@ -15,7 +15,7 @@ from api.spec import parse_spec
 from api.views import StageView, Validated
 from services.cli.connection import AsJson, Home, Url, connect
 from services.cli.follow import follow_to_the_end
-from services.cli.screen import err, out, print_json
+from services.cli.screen import err, is_live, out, plain, print_json
 from services.cli.specs import read_spec
 from services.cli.stages_view import list_view, plan_view, status_view
 
@@ -127,7 +127,7 @@ def logs(
         chosen = stage or _newest_stage(client.stages(name), name)
         lines = client.follow_logs(name, chosen) if follow else iter(client.logs(name, chosen, attempt, tail).lines)
         for line in lines:
-            print(line, flush=follow)
+            print(plain(line) if is_live(out) else line, flush=follow)
 
 
 def events(

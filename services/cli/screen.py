@@ -1,17 +1,35 @@
 """Where output goes: a person's terminal, or JSON for a program."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from pydantic import BaseModel, TypeAdapter
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
 from rich.text import Text
 
 from api.errors import SolfaError, SpecError
 
+_PICTURES = {code: 0x2400 + code for code in range(32) if chr(code) not in "\t\n"} | {0x7F: 0x2421}
+_UNSEEN = (*range(0x80, 0xA0), *range(0x202A, 0x202F), *range(0x2066, 0x206A))  # C1 controls, and what turns the direction of text
+
+
+def plain(text: str) -> str:
+    """With a picture in each control character's place: what a terminal would obey was written by others."""
+    return text.translate(_PICTURES | dict.fromkeys(_UNSEEN, 0xFFFD))
+
+
+class _Screen(Console):
+    """A console that shows control characters in what it is given, and sends none but its own."""
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else Segment(plain(segment.text), segment.style)
+
+
 # Neither markup nor emoji codes: what is printed holds names, paths and messages that others wrote. Styles are given with Text.
-out = Console(highlight=False, markup=False, emoji=False)
-err = Console(highlight=False, markup=False, emoji=False, stderr=True)
+out = _Screen(highlight=False, markup=False, emoji=False)
+err = _Screen(highlight=False, markup=False, emoji=False, stderr=True)
 
 
 def print_json(value: BaseModel | Sequence[BaseModel] | dict[str, Any]) -> None:

@@ -1,6 +1,7 @@
 """Every change that somebody makes is in the audit record, with the change or not at all; administrators read that of their project."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from api.client import Client
 from api.errors import Forbidden, StoreError
 from services.access.changes import change_by
 from services.access.principal import LOCAL
+from services.access.tokens import Tokens
 from services.store import open_store, sql
 from tests.builders import START, make_experiment
 from tests.services.running import Running, running
@@ -92,6 +94,15 @@ def test_the_command_shows_it(tmp_path: Path) -> None:
         line = solfa.run("audit", columns=200).splitlines()[1]
         assert {"local", "127.0.0.1", "submit", "default", "shown"} <= set(line.split())
         assert solfa.json("audit")["action"] == "submit"
+
+
+def test_a_terminal_obeys_nothing_that_was_recorded(tmp_path: Path) -> None:
+    with running(tmp_path / "service", reconcile=False) as service:
+        sender = replace(LOCAL, address="\x1b[31mEVIL\x9b2J\x07\u202e")
+        Tokens(service.store, "", lambda: START).issue(NewToken(name="shown", scope=Scope.READ), sender)
+        shown = Solfa(tmp_path / "home", tmp_path, url=str(service.http.base_url)).run("audit", columns=200)
+    assert "␛[31mEVIL�" in shown
+    assert not [letter for letter in shown if letter in "\x1b\x9b\x07\u202e"]
 
 
 def test_a_change_that_cannot_be_told_of_is_not_made(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
