@@ -10,8 +10,8 @@ DEFAULT_PROJECT = "default"
 """Of experiments that nobody put into another: all of them, where no tokens are asked for."""
 PROJECT_PATTERN = r"^[a-z][a-z0-9-]{0,39}$"
 PROJECT_HEADER, TOKEN_PREFIX = "Solfa-Project", "solfa_"
-ADMIN_NAME = "administrator"
-"""What the token in the service's settings is called; no other can be."""
+ADMIN_NAME, LOCAL_NAME = "administrator", "local"
+"""What the audit record calls the token in the service's settings, and whoever comes where no tokens are asked for; no token can be."""
 
 
 class Scope(StrEnum):
@@ -57,8 +57,8 @@ class NewToken(BaseModel):
     def _check(self) -> Self:
         if (self.scope is Scope.WEIGHTS) != (self.experiment is not None):
             raise ValueError("a token of scope weights names its experiment, and no other token does")
-        if self.name == ADMIN_NAME:
-            raise ValueError(f"{ADMIN_NAME} is the name of the token in the service's settings")
+        if self.name.strip().lower() in (ADMIN_NAME, LOCAL_NAME):
+            raise ValueError(f"{self.name.strip()} is what the audit record calls somebody else; choose another name")
         return self
 
 

@@ -25,6 +25,7 @@ from services.metrics import VERSION, Metrics
 from services.page import routes as page
 from services.page import sign_in
 from services.rates import Rates
+from services.readiness import Readiness
 from services.routes import audit, events, experiments, health, report, stages, tokens, weights
 from services.routes.context import Context
 from services.settings import Settings
@@ -39,8 +40,8 @@ def create_app(settings: Settings, store: ExperimentStore, bucket: Bucket, clust
     app = FastAPI(title="Solfa", version=VERSION, description=__doc__, docs_url=None, redoc_url=None)
     use_cases, logs = Experiments(settings, store, bucket, cluster, utc_now), LogKeeper(cluster, bucket)
     issued = Tokens(store, settings.admin_token.get_secret_value(), utc_now)
-    following = Following(store, bucket)
-    app.state.context = Context(settings, store, bucket, cluster, logs, use_cases, metrics, Histories(), following, issued)
+    following, readiness = Following(store, bucket), Readiness(store, bucket, time.monotonic)
+    app.state.context = Context(settings, store, bucket, cluster, logs, use_cases, metrics, Histories(), following, issued, readiness)
     problems.install(app)
     for module in ROUTERS:
         app.include_router(module.router)

@@ -62,6 +62,7 @@ class Service:
             backlog=ACCEPTED_AT_ONCE,
             log_level="warning",
             access_log=False,
+            headers=[("X-Content-Type-Options", "nosniff")],  # of every answer, also of those that no route makes
             proxy_headers=bool(self.settings.trusted_proxies),  # uvicorn's own default believes whoever is on this machine
             forwarded_allow_ips=list(self.settings.trusted_proxies),
             timeout_graceful_shutdown=3,

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
-from api.access import ADMIN_NAME, DEFAULT_PROJECT, Scope
+from api.access import ADMIN_NAME, DEFAULT_PROJECT, LOCAL_NAME, Scope
 from api.errors import Forbidden
 
 
@@ -45,7 +45,7 @@ class Principal:
         return self.project or DEFAULT_PROJECT
 
 
-LOCAL = Principal("local", Scope.ADMIN, None)
+LOCAL = Principal(LOCAL_NAME, Scope.ADMIN, None)
 """Where no tokens are asked for."""
 ADMINISTRATOR = Principal(ADMIN_NAME, Scope.ADMIN, None)
 """Whose token is in the service's settings."""

@@ -10,7 +10,6 @@ PAGE = (
 )
 HEADERS = {
     "Content-Security-Policy": PAGE,
-    "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "same-origin",
     "Cache-Control": "no-store",
 }

@@ -20,7 +20,7 @@ from services.routes.context import Context, ExperimentRef, Service
 
 router = APIRouter(include_in_schema=False)
 ROWS = 50  # of a page of the list
-FOR_EVER = {"Cache-Control": "public, max-age=31536000, immutable", "X-Content-Type-Options": "nosniff"}
+FOR_EVER = {"Cache-Control": "public, max-age=31536000, immutable"}
 Phase = Annotated[str | None, Query()]
 Prefix = Annotated[str | None, Query(max_length=40)]
 Cursor = Annotated[str | None, Query(max_length=200)]

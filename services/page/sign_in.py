@@ -7,7 +7,7 @@ from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import HTMLResponse, RedirectResponse
 from starlette.concurrency import run_in_threadpool
 
-from api.errors import Unauthorized
+from api.errors import BadRequest, Unauthorized
 from services.access.gate import COOKIE
 from services.page import policy, render
 from services.routes.body import read_body
@@ -15,6 +15,7 @@ from services.routes.context import Unbound
 
 router = APIRouter(include_in_schema=False)
 FORM = ("application/x-www-form-urlencoded",)
+MOST_FIELDS = 8
 SECONDS = 30 * 24 * 3600  # that a browser keeps it; the token itself may end before
 
 
@@ -25,7 +26,11 @@ def form(next_page: Annotated[str, Query(alias="next", max_length=2000)] = "/") 
 
 @router.post("/sign-in")
 async def sign_in(request: Request, service: Unbound) -> Response:
-    fields = parse_qs(await read_body(request, FORM, "The form"))
+    text = await read_body(request, FORM, "The form")
+    try:
+        fields = parse_qs(text, max_num_fields=MOST_FIELDS)
+    except ValueError as error:
+        raise BadRequest(f"The form has more than {MOST_FIELDS} fields.") from error
     secret, next_page = (fields.get(name, [default])[0].strip() for name, default in (("token", ""), ("next", "/")))
     try:
         await run_in_threadpool(service.tokens.principal, secret)

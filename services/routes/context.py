@@ -15,6 +15,7 @@ from services.histories import Histories
 from services.launch.cluster import Cluster
 from services.logs import LogKeeper
 from services.metrics import Metrics
+from services.readiness import Readiness
 from services.settings import Settings
 from services.store import ExperimentStore
 
@@ -31,6 +32,7 @@ class Context:
     histories: Histories
     following: Following
     tokens: Tokens
+    readiness: Readiness
     principal: Principal = LOCAL
     """Who asks; ports and use cases are within what they may see."""
 

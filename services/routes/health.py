@@ -1,11 +1,11 @@
 """/healthz, /readyz, /metrics: for what watches the service."""
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Request, Response
 from fastapi.responses import PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from api.errors import Forbidden
-from services.problems import documented
+from services.problems import documented, problem
 from services.routes.context import Service, Unbound
 
 router = APIRouter(tags=["health"])
@@ -30,10 +30,13 @@ def healthz() -> str:
     response_class=PlainTextResponse,
     responses=documented(502),
 )
-def readyz(service: Unbound) -> str:
-    service.store.ping()
-    service.bucket.exists("readyz")
-    return "ready"
+async def readyz(request: Request, service: Unbound) -> Response:
+    failure = await service.readiness.failure()
+    if failure is None:
+        return PlainTextResponse("ready")
+    answer = problem(failure.status, failure.code, "Not ready; the service's log says why.", request.url.path)
+    answer.headers.update({"Retry-After": "1"} if failure.retryable else {})
+    return answer
 
 
 @router.get(

@@ -23,7 +23,7 @@ router = APIRouter(prefix="/v1/experiments/{experiment}", tags=["experiments"])
 def report(service: Service, experiment: ExperimentRef) -> Response:
     record = service.experiments.get(experiment)
     text = render.report(snapshot(service, record, with_logs=True))
-    headers = {"Content-Disposition": f'attachment; filename="{record.name}.html"', "X-Content-Type-Options": "nosniff"}
+    headers = {"Content-Disposition": f'attachment; filename="{record.name}.html"'}
     return Response(
         text, media_type="text/html", headers=headers | {"Content-Security-Policy": policy.of_file(render.SCRIPTS_OF_FILE, render.STYLES)}
     )

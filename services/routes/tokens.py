@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Path, Request
+from fastapi import APIRouter, Path, Request, Response
 from starlette.concurrency import run_in_threadpool
 
 from api.access import IssuedToken, NewToken, TokenList, TokenView
@@ -26,7 +26,8 @@ BODY: dict[str, Any] = {
     responses=documented(400, 404, 413, 415, 422),
     openapi_extra=BODY,
 )
-async def create(request: Request, service: Service) -> IssuedToken:
+async def create(request: Request, response: Response, service: Service) -> IssuedToken:
+    response.headers["Cache-Control"] = "no-store"
     asked = await read_model(request, ("application/json",), "The token", NewToken)
     return await run_in_threadpool(service.tokens.issue, asked, service.principal)
 
