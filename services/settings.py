@@ -173,9 +173,9 @@ class Settings(BaseModel):
             raise BadRequest(f"The settings cannot be used ({wrong}); change them in the environment or by the options.") from error
 
     def make_home(self) -> None:
-        """Make the folder. Raises BadRequest where that cannot be, or where nothing may be written into it."""
+        """Make the folder, for its owner alone. Raises BadRequest where that cannot be, or where nothing may be written into it."""
         try:
-            self.home.mkdir(parents=True, exist_ok=True)
+            self.home.mkdir(mode=0o700, parents=True, exist_ok=True)
             reason = None if os.access(self.home, os.W_OK | os.X_OK) else "nothing may be written into it"
         except OSError as error:
             reason = error.strerror

@@ -1,5 +1,6 @@
 """`solfa token`: issue, list and revoke tokens."""
 
+import os
 from datetime import UTC, datetime
 from typing import Annotated
 
@@ -11,6 +12,7 @@ from api.access import IssuedToken, NewToken, Scope
 from api.errors import BadRequest
 from services.cli.connection import AsJson, Home, Url, connect
 from services.cli.screen import err, out
+from services.cli.up import PRIVATE
 from services.settings import Settings
 
 tokens_app = typer.Typer(help="Tokens: who may do what, where the service asks for one.", no_args_is_help=True)
@@ -53,6 +55,7 @@ def _offline(asked: NewToken, settings: Settings) -> IssuedToken:
     from services.access.tokens import Tokens  # noqa: PLC0415  # as above
     from services.store import open_store  # noqa: PLC0415  # SQLAlchemy takes half a second, which no other command needs
 
+    os.umask(PRIVATE)
     settings.make_home()
     store = open_store(settings.database)
     try:

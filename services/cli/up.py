@@ -4,6 +4,7 @@ import fcntl
 import gc
 import logging
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from services.settings import Settings
 
 START_SECONDS = 30.0
 STOP_SECONDS = 30.0
+PRIVATE = 0o077  # the umask of all that runs in a home: its database and bucket are their owner's, as are the texts in them
 LOCK_SECONDS = 5.0  # for a service that is just ending, and for looks of other commands at the lock
 
 
@@ -37,6 +39,7 @@ def up(
     Example: solfa up --detach --home runs --slots 2
     """
     settings = Settings.from_environment(home=home, host=host, port=port, slots=slots)
+    os.umask(PRIVATE)
     settings.make_home()
     if found := running(settings.home):
         out.print(f"A service runs already in {settings.home}: {found.url}", soft_wrap=True)
@@ -75,6 +78,11 @@ def _say(record: Path, url: str, settings: Settings) -> None:
     partial.write_text(Running(url=url, pid=os.getpid()).model_dump_json())
     partial.replace(record)
     reach = _reach(settings)
+    if any(path.exists() and path.stat().st_mode & PRIVATE for path in (settings.home / "solfa.db", settings.home / "bucket")):
+        err.print(
+            f"Other users of this machine may read what an earlier version wrote: chmod -R go= {shlex.quote(str(settings.home))}",
+            soft_wrap=True,
+        )
     err.print(f"Solfa listens on {url} (Ctrl-C stops it; running attempts go on)", soft_wrap=True)
     err.print(f"Next: solfa submit SPEC --wait{reach}    solfa list{reach}    solfa status NAME --watch{reach}", soft_wrap=True)
 

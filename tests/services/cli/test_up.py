@@ -80,3 +80,20 @@ def test_commands_say_the_home_that_was_typed(solfa: Solfa) -> None:
     said = elsewhere.run("up", "--detach", "--port", "0", "--home", "home")
     assert "stop it with `solfa down --home home`" in said
     elsewhere.run("down", "--home", "home")
+
+
+@pytest.mark.parametrize("first", [("token", "create", "me", "--scope", "admin", "--offline"), ()], ids=["token", "up"])
+def test_a_home_is_its_owners_alone(solfa: Solfa, first: tuple[str, ...]) -> None:
+    if first:
+        solfa.run(*first)
+    said = solfa.result("up", "--detach", "--port", "0")
+    open_to_others = [path for path in (solfa.home, *solfa.home.rglob("*")) if path.stat().st_mode & 0o077]
+    assert open_to_others == []
+    assert "Other users" not in said.stderr + (solfa.home / "service.log").read_text()
+
+
+def test_a_home_of_an_earlier_version_is_said_to_be_open(solfa: Solfa) -> None:
+    (solfa.home / "bucket").mkdir(parents=True, mode=0o755)
+    solfa.up()
+    said = (solfa.home / "service.log").read_text()
+    assert f"Other users of this machine may read what an earlier version wrote: chmod -R go= {solfa.home}" in said
