@@ -119,10 +119,8 @@ class Metrics(Watcher):
         if after.phase is before.phase:
             return
         kind, now = after.plan.kind, self._clock()
-        since = self._fleet.entered(experiment, before) or entered(experiment, before)
-        self._phase_seconds.labels(kind, before.phase).observe(max(0.0, (now - since).total_seconds()))
+        self._phase_seconds.labels(kind, before.phase).observe(max(0.0, (now - entered(experiment, before)).total_seconds()))
         self._transitions.labels(kind, after.phase, after.reason).inc()
-        self._fleet.moved(experiment, after, now)
         was, attempt = before.attempt, after.attempt
         if attempt and was and attempt.ended_at and not was.ended_at:
             self._ended.labels(kind, attempt.reason or after.reason).inc()
