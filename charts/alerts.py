@@ -19,7 +19,14 @@ BUCKET = (  # by operation: where every put fails, a hundred reads a second do n
     f"sum by ({SERVICE}, operation) (rate(solfa_bucket_errors_total[5m]))"
     f" / sum by ({SERVICE}, operation) (rate(solfa_bucket_operation_duration_seconds_count[5m])) > 0.05"
 )
+OF_STAGE = "{{ if $labels.stage }}{{ $labels.stage }} of {{ $labels.experiment }}{{ else }}A {{ $labels.kind }} stage{{ end }}"
 WHERE = "{{ $labels.job }} in {{ $labels.namespace }}"
+
+
+def silent(name: str, seconds: int) -> str:
+    """By name where the stage has series of its own; by kind, which no cap limits, where none that has some is."""
+    of_each = f"max by ({STAGE}) (solfa_experiment_{name}_age_seconds) > {seconds}"
+    return f"({of_each} or on ({SERVICE}) max by ({SERVICE}, kind) (solfa_stage_{name}_age_seconds) > {seconds})"
 
 
 class Alert(NamedTuple):
@@ -47,9 +54,18 @@ ALERTS = (
         "SolfaStageStalled",
         "warning",
         "2m",
-        f"max by ({STAGE}) (solfa_experiment_report_age_seconds) > 300 unless on ({SERVICE}) ({BUCKET})",
-        "{{ $labels.stage }} of {{ $labels.experiment }} has reported nothing for {{ $value | humanizeDuration }}.",
+        f"{silent('report', 300)} unless on ({SERVICE}) ({BUCKET})",
+        f"{OF_STAGE} has reported nothing for {{{{ $value | humanizeDuration }}}}.",
         "Its processes are gone or cannot write to the bucket; past compute's stall_seconds the attempt is ended and tried again.",
+        HANDOVER,
+    ),
+    Alert(
+        "SolfaStageHangs",
+        "warning",
+        "2m",
+        f"{silent('progress', 900)} unless {silent('report', 300)} unless on ({SERVICE}) ({BUCKET})",
+        f"{OF_STAGE} lives, but has not got on for {{{{ $value | humanizeDuration }}}}.",
+        "Its heartbeat goes on, so nobody ends it: a collective that waits, a read that never ends, a deadlock.",
         HANDOVER,
     ),
     Alert(

@@ -46,6 +46,8 @@ def of_another(series: str) -> str:
 
 BUILDS = [f'solfa_build_info{{{HOME},pod="{pod}",version="1"}}' for pod in "ab"]
 AGE, LOSS = f"solfa_experiment_report_age_seconds{{{EXPERIMENT}}}", f"solfa_experiment_loss{{{EXPERIMENT}}}"
+STILL = f"solfa_experiment_progress_age_seconds{{{EXPERIMENT}}}"
+AGE_OF_KIND, STILL_OF_KIND = (f'solfa_stage_{name}_age_seconds{{{HOME},kind="proxy"}}' for name in ("report", "progress"))
 STEP = f"solfa_experiment_step{{{EXPERIMENT}}}"
 RETRIES, OOM, PREEMPTED = (
     f'solfa_retries_total{{{HOME},kind="proxy",reason="{reason}"}}' for reason in ("worker_failed", "out_of_memory", "preempted")
@@ -69,6 +71,14 @@ CASES = {
     "a stage that has ended": Case("SolfaStageStalled", {AGE: "0+60x5 _x20"}, 20, []),
     "a stage that stalls while another leads": Case("SolfaStageStalled", {AGE: "0+60x9 stale _x2 720+60x20"}, 11, [PILE]),
     "reports that the service cannot read": Case("SolfaStageStalled", {AGE: "0+60x20", ERRORS: "0+60x30", PUTS: "0+60x30"}, 10, []),
+    "one without series of its own is silent": Case("SolfaStageStalled", {AGE_OF_KIND: "0+60x20"}, 10, [{**ML, "kind": "proxy"}]),
+    "the silent one has a name": Case("SolfaStageStalled", {AGE: "0+60x20", AGE_OF_KIND: "0+60x20"}, 10, [PILE]),
+    "a heartbeat without progress": Case("SolfaStageHangs", {AGE: "1x30", STILL: "0+60x30"}, 20, [PILE]),
+    "one without series of its own hangs": Case(
+        "SolfaStageHangs", {AGE_OF_KIND: "1x30", STILL_OF_KIND: "0+60x30"}, 20, [{**ML, "kind": "proxy"}]
+    ),
+    "no heartbeat either": Case("SolfaStageHangs", {AGE: "0+60x30", STILL: "0+60x30"}, 20, []),
+    "ten minutes of one thing": Case("SolfaStageHangs", {AGE: "1x30", STILL: "0+60x10 0x20"}, 12, []),
     "five retries, for two reasons": Case(
         "SolfaRetriesClimbing", {RETRIES: "0x10 1 2 3x60", OOM: "0x10 1 2x60"}, 20, [{**ML, "kind": "proxy"}]
     ),
