@@ -98,6 +98,23 @@ def test_a_retry_is_counted_with_its_reason_and_a_launch_once_an_attempt() -> No
     assert hand.value("launch_latency_seconds_count", kind="prepare") == 2
 
 
+def test_what_can_happen_has_its_series_before_it_does() -> None:
+    hand = Hand()
+    before = {name: hand.series(name) for name in ("attempts_ended_total", "stage_transitions_total", "retries_total")}
+    experiment = hand.run(make_experiment(), "prepare")
+    experiment = hand.move(experiment, "prepare", 10, StagePhase.BACKOFF, StageReason.NODE_LOST)
+    experiment = hand.move(experiment, "prepare", 10, StagePhase.LAUNCHING, StageReason.RETRYING)
+    hand.move(experiment, "prepare", 10, StagePhase.CANCELLING, StageReason.CANCEL_REQUESTED)
+    hand.move(hand.run(experiment, "proxy"), "proxy", 10, StagePhase.FAILED, StageReason.ATTEMPTS_EXHAUSTED)
+    assert before == {name: hand.series(name) for name in before}
+
+
+def test_a_launch_of_twenty_seconds_is_told_from_one_of_fifty() -> None:
+    bounds = {float(labels["le"]) for labels in Hand().series("launch_latency_seconds_bucket")}
+    assert {10, 15, 20, 30, 45, 60, 90, 120} < bounds
+    assert {60, 120} < {float(labels["le"]) for labels in Hand().series("reconcile_pass_duration_seconds_bucket")}
+
+
 def test_the_time_to_weights_ends_with_the_last_proxy() -> None:
     hand = Hand()
     experiment = make_experiment(doremi={"rounds": 2})
