@@ -139,7 +139,7 @@ class Experiments:
         def change(experiment: Experiment) -> Experiment:
             if experiment.phase not in (ExperimentPhase.FAILED, ExperimentPhase.CANCELLED):
                 raise Conflict(f"{experiment.name} is {experiment.phase}; only one that failed or was cancelled can be retried.")
-            stages = tuple(stage if stage.phase is StagePhase.SUCCEEDED else _again(stage) for stage in experiment.stages)
+            stages = tuple(stage if stage.phase is StagePhase.SUCCEEDED else _again(stage, self._clock()) for stage in experiment.stages)
             return experiment.model_copy(update={"stages": stages, "cancel_requested_at": None})
 
         return self._change(name_or_id, change, NewEvent("retry_requested"), if_match, "retry")
@@ -275,10 +275,11 @@ def _ended_as(phase: StagePhase) -> str:
     return "been cancelled" if phase is StagePhase.CANCELLED else str(phase)
 
 
-def _again(stage: Stage) -> Stage:
+def _again(stage: Stage, now: datetime) -> Stage:
     return stage.model_copy(
         update={
             "phase": StagePhase.BLOCKED,
+            "entered_at": now,
             "reason": StageReason.RETRY_REQUESTED,
             "message": "Somebody asked for another try.",
             "not_before": None,

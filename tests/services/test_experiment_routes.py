@@ -100,9 +100,11 @@ def test_a_cancelled_experiment_ends_can_be_retried_and_deleted(served: Running)
     assert answer.headers["etag"] == f'"{answer.json()["version"]}"'
     assert served.until("three-lives")["phase"] == "cancelled"
 
+    ended = served.store.get("three-lives").stages[-1].entered_at
     answer = served.http.post("/v1/experiments/three-lives/retry")
     assert answer.status_code == 202
     assert answer.json()["stages"][0]["reason"] == "retry_requested"
+    assert served.store.get("three-lives").stages[-1].entered_at > ended, "it waits since now"
     done = served.until("three-lives")
     assert done["phase"] == "succeeded"
     assert [attempt["number"] for attempt in done["stages"][0]["attempts"]] == [1, 2]
