@@ -1,10 +1,12 @@
 """The service's settings: frozen, passed in. The only reader of the environment in this plane."""
 
+import fcntl
 import json
 import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import unquote, urlsplit
 
@@ -159,10 +161,12 @@ class Settings(BaseModel):
             raise BadRequest(f"The settings cannot be used ({wrong}); change them in the environment or by the options.") from error
 
     def make_home(self) -> None:
-        """Make the folder. Raises BadRequest where that cannot be, or where nothing may be written into it."""
+        """Make the folder. Raises BadRequest where that cannot be, or where nothing may be written into it or locked in it."""
         try:
             self.home.mkdir(parents=True, exist_ok=True)
             reason = None if os.access(self.home, os.W_OK | os.X_OK) else "nothing may be written into it"
+            if reason is None and not _can_lock(self.home):
+                reason = "its file system has no file locks (an NFS mount?), by which processes here keep out of each other's way"
         except OSError as error:
             reason = error.strerror
         if reason:
@@ -234,6 +238,15 @@ class Settings(BaseModel):
     def apps(self) -> Path:
         """Where the local cluster keeps what it runs."""
         return self.home / "apps"
+
+
+def _can_lock(folder: Path) -> bool:
+    with TemporaryFile(dir=folder) as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return False
+    return True
 
 
 def passed_on(environment: Mapping[str, str] = os.environ) -> dict[str, str]:

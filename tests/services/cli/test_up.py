@@ -1,5 +1,6 @@
 """`solfa up` and `down`: one service a home, in front or behind, whatever became of the last one."""
 
+import errno
 import json
 import signal
 import socket
@@ -8,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from api.errors import BadRequest
+from services.settings import Settings
 from tests.services.waiting import wait_for
 from tests.solfa import Solfa, kill
 
@@ -80,3 +83,12 @@ def test_commands_say_the_home_that_was_typed(solfa: Solfa) -> None:
     said = elsewhere.run("up", "--detach", "--port", "0", "--home", "home")
     assert "stop it with `solfa down --home home`" in said
     elsewhere.run("down", "--home", "home")
+
+
+def test_a_home_without_file_locks_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def flock(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("services.settings.fcntl.flock", flock)
+    with pytest.raises(BadRequest, match=r"has no file locks .* choose another with SOLFA_HOME"):
+        Settings(home=tmp_path).make_home()
