@@ -204,7 +204,7 @@ class Experiments:
         return stage
 
     def view(self, experiment: Experiment) -> ExperimentView:
-        """The record as a reader wants it; without reports, so that its version is its ETag."""
+        """The record as a reader wants it; without reports, so that nothing but its version changes it."""
         return ExperimentView(
             **experiment.model_dump(include={"id", "name", "project", "spec_sha256", "created_at", "cancel_requested_at", "version"}),
             phase=experiment.phase,
@@ -255,8 +255,8 @@ class Experiments:
 
 
 def etag(experiment: Experiment) -> str:
-    """The strong validator of the record as it is now."""
-    return f'"{experiment.version}"'
+    """The strong validator of the record as it is now: of no other experiment, though it has the same name and number."""
+    return f'"{experiment.id}.{experiment.version}"'
 
 
 def _check_version(experiment: Experiment, if_match: str | None) -> None:

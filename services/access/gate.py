@@ -13,6 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.access import PROJECT_HEADER
 from api.errors import Forbidden, SolfaError, StoreError, Unauthorized
+from services.access.caches import unshared
 from services.access.origin import foreign_host, from_elsewhere
 from services.access.principal import LOCAL, Principal
 from services.access.rights import is_open
@@ -33,6 +34,8 @@ class Gate:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        if scope["path"].startswith("/v1/"):
+            send = unshared(send)
         headers = Headers(scope=scope)
         secret, by_cookie = _secret(headers)
         try:
