@@ -38,7 +38,7 @@ class Tokens:
         self._lock = threading.Lock()
 
     def issue(self, asked: NewToken, by: Principal) -> IssuedToken:
-        """A new token, within what `by` has. Raises Forbidden, NotFound for an experiment that is not there."""
+        """A new token, within what `by` has, and for no longer. Raises Forbidden, NotFound for an experiment that is not there."""
         by.check(Scope.ADMIN)
         project = by.within(asked.project).project
         experiment_id = None
@@ -46,6 +46,7 @@ class Tokens:
             experiment = self._store.within(project).get(asked.experiment)
             experiment_id, project = experiment.id, experiment.project
         now = self._clock()
+        asked_end = now + timedelta(days=asked.days) if asked.days else None
         secret = f"{TOKEN_PREFIX}{secrets.token_urlsafe(SECRET_BYTES)}"
         view = TokenView(
             id=f"t{secrets.token_hex(5)}",
@@ -55,7 +56,7 @@ class Tokens:
             experiment_id=experiment_id,
             created_at=now,
             created_by=by.name,
-            expires_at=now + timedelta(days=asked.days) if asked.days else None,
+            expires_at=min((end for end in (asked_end, by.expires_at) if end), default=None),
             revoked_at=None,
             last_used_at=None,
         )

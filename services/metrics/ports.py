@@ -17,7 +17,7 @@ BUCKET_OPERATIONS = {"find": "get"} | {
 STORE_OPERATIONS = {
     name: name
     for name in (
-        *("create", "repeated", "get", "page", "live", "versions", "replace", "delete", "find_result", "adopters", "events"),
+        *("create", "repeated", "get", "has_project", "page", "live", "versions", "replace", "delete", "find_result", "adopters", "events"),
         *("acquire_lease", "release_lease", "counts", "ping"),
     )
 }
