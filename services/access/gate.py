@@ -16,7 +16,7 @@ from api.errors import Forbidden, SolfaError, StoreError, Unauthorized
 from services.access.caches import unshared
 from services.access.origin import SAFE, foreign_host, from_elsewhere
 from services.access.principal import LOCAL, Principal
-from services.access.rights import is_open
+from services.access.rights import WATCHING, is_open
 from services.access.tokens import Tokens
 from services.problems import problem
 
@@ -41,7 +41,7 @@ class Gate:
         secret, by_cookie = _secret(headers)
         try:
             self._check_origin(scope["method"], headers, by_token=bool(secret) and not by_cookie, by_cookie=by_cookie)
-            principal = None if is_open(scope["path"]) else await self._principal(secret, headers)
+            principal = None if is_open(scope["path"]) else await self._principal(secret, headers, scope["path"])
         except SolfaError as error:
             await _refusal(error, scope, headers)(scope, receive, send)
             return
@@ -64,13 +64,13 @@ class Gate:
         if not by_token and from_elsewhere(method, headers, by_cookie=by_cookie):
             raise Forbidden("A change that another site's page asks for is refused; do it on Solfa's own page, or with a token.")
 
-    async def _principal(self, secret: str, headers: Headers) -> Principal:
+    async def _principal(self, secret: str, headers: Headers, path: str) -> Principal:
         if self._tokens is None:
             found = LOCAL
         elif not secret:
             raise Unauthorized("This service asks for a token: send `Authorization: Bearer TOKEN`, or set SOLFA_TOKEN for `solfa`.")
         else:
-            found = await run_in_threadpool(self._tokens.principal, secret)
+            found = await run_in_threadpool(self._tokens.principal, secret, while_away=path in WATCHING)
         return found.within(headers.get(PROJECT_HEADER))
 
 

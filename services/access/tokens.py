@@ -19,6 +19,7 @@ from services.store import ExperimentStore, TokenRow
 SECRET_BYTES = 32
 KEPT_SECONDS = 5.0  # that a revocation by another replica may be late
 KEPT = 1_000  # tokens that are not looked up again for so long
+AWAY_SECONDS = 3600.0  # that a token is taken for what it last was while the database is away, where that is allowed
 USED_SECONDS = 60.0  # between two notes of when a token was last used
 
 
@@ -76,13 +77,20 @@ class Tokens:
             self._seen.clear()
         return view
 
-    def principal(self, secret: str) -> Principal:
-        """Whose `secret` is. Raises Unauthorized, the same for what is wrong, expired or revoked."""
+    def principal(self, secret: str, *, while_away: bool = False) -> Principal:
+        """Whose `secret` is. Raises Unauthorized, the same for what is wrong, expired or revoked; StoreError, but `while_away` is for what
+        must be answered without a database: it is then whose it was when the database last answered."""
         sha256 = _sha256(secret)
         if self._admin is not None and hmac.compare_digest(sha256, self._admin):
             return ADMINISTRATOR
         now = self._clock()
-        row = self._find(sha256, now)
+        try:
+            row = self._find(sha256, now)
+        except StoreError:
+            last = self._last(sha256, now) if while_away else None
+            if last is None:
+                raise
+            row = last
         if row is None or row.view.state(now) != "live":
             raise Unauthorized("This token is not valid: it is wrong, has expired or was revoked; ask whoever runs the service for one.")
         view = row.view
@@ -107,6 +115,12 @@ class Tokens:
             while len(self._seen) > KEPT:
                 self._seen.popitem(last=False)
         return row
+
+    def _last(self, sha256: str, now: datetime) -> TokenRow | None:
+        """As it was when it was last looked up, unless that is too long ago."""
+        with self._lock:
+            seen = self._seen.get(sha256)
+        return seen.row if seen and (now - seen.at).total_seconds() < AWAY_SECONDS else None
 
     def _note_use(self, view: TokenView, now: datetime) -> None:
         if view.last_used_at is None or (now - view.last_used_at).total_seconds() >= USED_SECONDS:

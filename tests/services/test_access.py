@@ -240,7 +240,7 @@ def test_an_open_stream_outlives_a_database_that_does_not_tell_whose_its_token_i
     sent: list[Message] = []
 
     class Answers:
-        def principal(self, secret: str) -> Principal:
+        def principal(self, secret: str, **_: object) -> Principal:
             answer = next(answers)
             if isinstance(answer, Exception):
                 raise answer

@@ -24,7 +24,7 @@ class Answers:
     def __init__(self, *answers: Principal | SolfaError) -> None:
         self._answers: Iterator[Principal | SolfaError] = iter(answers)
 
-    def principal(self, secret: str) -> Principal:
+    def principal(self, secret: str, **_: object) -> Principal:
         answer = next(self._answers)
         if isinstance(answer, SolfaError):
             raise answer
