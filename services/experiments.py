@@ -9,8 +9,9 @@ from datetime import datetime
 from typing import Any
 
 from api import keys
+from api.access import DEFAULT_PROJECT, Scope
 from api.bucket import Bucket
-from api.errors import Conflict, InvalidRequest, NotFound, SolfaError, StaleVersion
+from api.errors import Conflict, Forbidden, InvalidRequest, NotFound, SolfaError, StaleVersion
 from api.experiment import Experiment, ExperimentPhase, Stage, app_name
 from api.plan import make_plan, stage_digests
 from api.spec import ExperimentSpec, Replicas, parse_spec
@@ -50,7 +51,7 @@ class Experiments:
         return bound
 
     def submit(self, text: str, idempotency_key: str | None = None) -> Experiment:
-        """Store a new experiment. Raises SpecError with every problem, NameTaken, IdempotencyMismatch.
+        """Store a new experiment. Raises SpecError with every problem, NameTaken, IdempotencyMismatch, Forbidden.
 
         A repetition is answered with what the first request made, whatever has become of the sources or the experiment since.
         """
@@ -58,6 +59,7 @@ class Experiments:
         idempotent = Idempotent(_sha256(f"{self._by.own_project} {idempotency_key}"), sha256) if idempotency_key else None
         if idempotent and (made := self._store.repeated(idempotent)):
             return made
+        self._check_project()
         spec = self._parsed(text)
         plan = make_plan(spec)
         digests = stage_digests(spec, plan, fingerprints(spec)) if self._settings.check_sources else {}
@@ -71,6 +73,16 @@ class Experiments:
             stages=tuple(Stage(plan=planned, digest=digests.get(planned.name)) for planned in plan.stages),
         )
         return self._recorded(experiment, idempotent)
+
+    def _check_project(self) -> None:
+        """Raises Forbidden for a new project: who could begin any number would have the quota of all others as many times."""
+        project = self._by.own_project
+        known = project == DEFAULT_PROJECT or project in self._settings.quotas or self._by.scope is Scope.ADMIN
+        if not known and not self._store.has_project(project):
+            raise Forbidden(
+                f"There is no project {project}, and only an administrator begins one: by a token of it "
+                f"(`solfa token create NAME --project {project}`), or by an experiment."
+            )
 
     def _recorded(self, experiment: Experiment, idempotent: Idempotent | None) -> Experiment:
         """The copy of the spec goes first: it counts for nothing without its record, where a record without it would be half of one."""
@@ -204,7 +216,7 @@ class Experiments:
         return stage
 
     def view(self, experiment: Experiment) -> ExperimentView:
-        """The record as a reader wants it; without reports, so that its version is its ETag."""
+        """The record as a reader wants it; without reports, so that nothing but its version changes it."""
         return ExperimentView(
             **experiment.model_dump(include={"id", "name", "project", "spec_sha256", "created_at", "cancel_requested_at", "version"}),
             phase=experiment.phase,
@@ -255,8 +267,8 @@ class Experiments:
 
 
 def etag(experiment: Experiment) -> str:
-    """The strong validator of the record as it is now."""
-    return f'"{experiment.version}"'
+    """The strong validator of the record as it is now: of no other experiment, though it has the same name and number."""
+    return f'"{experiment.id}.{experiment.version}"'
 
 
 def _check_version(experiment: Experiment, if_match: str | None) -> None:

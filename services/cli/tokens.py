@@ -22,7 +22,7 @@ def create(
     scope: Annotated[Scope, typer.Option(help="What it may do; each may do what those before it may.")] = Scope.SUBMIT,
     project: Annotated[str | None, typer.Option(help="Its project (default: one's own; an administrator's: every one).")] = None,
     weights: Annotated[str | None, typer.Option("--weights", metavar="EXPERIMENT", help="Only read this experiment's weights.")] = None,
-    days: Annotated[int | None, typer.Option(help="Until it expires (default: never).")] = None,
+    days: Annotated[int | None, typer.Option(help="Until it expires (default: with your own, or never).")] = None,
     offline: Annotated[bool, typer.Option("--offline", help="Write to the database itself: the first one, or a lost one.")] = False,
     url: Url = None,
     home: Home = None,

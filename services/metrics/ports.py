@@ -20,7 +20,7 @@ STORE_OPERATIONS: Mapping[str, str | Mapping[str, str]] = {
 } | {
     name: name
     for name in (
-        *("create", "repeated", "get", "page", "live", "versions", "replace", "delete", "find_result", "adopters", "events"),
+        *("create", "repeated", "get", "has_project", "page", "live", "versions", "replace", "delete", "find_result", "adopters", "events"),
         *("acquire_lease", "release_lease", "counts", "ping"),
     )
 }

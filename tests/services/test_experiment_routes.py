@@ -54,7 +54,7 @@ def test_a_filter_by_phase_lists_those_in_it(gallery: Running) -> None:
 def test_an_unchanged_experiment_is_not_sent_again(gallery: Running) -> None:
     answer = gallery.get("/done")
     tag = answer.headers["etag"]
-    assert tag == f'"{answer.json()["version"]}"'
+    assert tag == f'"{answer.json()["id"]}.{answer.json()["version"]}"'
     for held in (tag, f"W/{tag}", f'"x", {tag}', "*"):
         again = gallery.get("/done", If_None_Match=held)
         assert (again.status_code, again.content, again.headers["etag"]) == (304, b"", tag)
@@ -76,9 +76,10 @@ def test_a_change_that_is_based_on_an_old_version_is_refused(gallery: Running, c
     method, path = CHANGES[change]
     for name in ("done", "live", "broken"):
         before = gallery.get(f"/{name}").json()
-        for tag in ('"0"', '"other"', f'W/"{before["version"]}"', "0", '"8", "9"', str(before["version"])):
+        current = f"{before['id']}.{before['version']}"
+        for tag in ('"0"', '"other"', f'W/"{current}"', "0", '"8", "9"', current, f'"{before["version"]}"'):
             answer = gallery.http.request(method, f"/v1/experiments/{name}{path}", headers={"If-Match": tag})
-            assert f'version "{before["version"]}", not {tag}' in problem(answer, 412, "stale_version")["detail"]
+            assert f'version "{current}", not {tag}' in problem(answer, 412, "stale_version")["detail"]
         assert gallery.get(f"/{name}").json()["version"] == before["version"]
 
 
@@ -97,7 +98,7 @@ def test_a_cancelled_experiment_ends_can_be_retried_and_deleted(served: Running)
     answer = served.http.post("/v1/experiments/three-lives/cancel", headers={"If-Match": tag})
     assert answer.status_code == 202
     assert answer.json()["phase"] == "cancelling"
-    assert answer.headers["etag"] == f'"{answer.json()["version"]}"'
+    assert answer.headers["etag"] == f'"{answer.json()["id"]}.{answer.json()["version"]}"'
     assert served.until("three-lives")["phase"] == "cancelled"
 
     ended = served.store.get("three-lives").stages[-1].entered_at
@@ -117,7 +118,7 @@ def test_a_cancelled_experiment_ends_can_be_retried_and_deleted(served: Running)
     ]
 
     assert any(served.bucket.list(keys.experiment_prefix(made["id"])))
-    answer = served.http.delete("/v1/experiments/three-lives", headers={"If-Match": f'"{done["version"]}"'})
+    answer = served.http.delete("/v1/experiments/three-lives", headers={"If-Match": f'"{done["id"]}.{done["version"]}"'})
     assert (answer.status_code, answer.content) == (204, b"")
     assert not any(served.bucket.list(keys.experiment_prefix(made["id"])))
     for path in ("", "/stages", "/events", "/weights", "/spec"):
