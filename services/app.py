@@ -49,7 +49,7 @@ def create_app(settings: Settings, store: ExperimentStore, bucket: Bucket, clust
     app.add_middleware(Bodies, most=settings.max_body_bytes, seconds=settings.request_seconds)
     app.add_middleware(Gate, tokens=issued if settings.guarded else None, on_loopback=settings.on_loopback, clock=utc_now)
     if settings.quota_of_requests:
-        app.add_middleware(Often, rates=Rates(settings.quota_of_requests, time.monotonic))
+        app.add_middleware(Often, rates=Rates(settings.quota_of_requests, time.monotonic), guarded=settings.guarded)
     app.add_middleware(Timed, metrics=metrics)
     return app
 

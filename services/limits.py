@@ -1,18 +1,18 @@
-"""What every request is held to before anything of ours looks at it: its size, its pace, and how often its sender asks.
-
-uvicorn bounds the headers' size and idle connections; what it has no option for is here.
-"""
+"""What every request is held to before a route sees it: its body's size and pace, and how often its sender asks."""
 
 import asyncio
 import hashlib
 from collections import OrderedDict
-from typing import Any
 
-from starlette.requests import ClientDisconnect, Request
+from starlette.datastructures import Headers
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
-from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from api.errors import ContentTooLarge, RequestTimeout, TooManyRequests
+from services.access.gate import secret_of
+from services.access.origin import client_address
+from services.access.principal import Principal
+from services.access.rights import is_open
 from services.problems import answer_to
 from services.rates import MOST_CALLERS, Rates, Verdict
 
@@ -77,19 +77,22 @@ def _replayed(body: bytes, receive: Receive) -> Receive:
 
 
 class Often:
-    """Refuses with 429 who asks more often than `rates` allows: by token once one has been good, by address before and without."""
+    """Refuses with 429 who asks more often than `rates` allows: by token once one has been good, by address before and without.
 
-    def __init__(self, app: ASGIApp, rates: Rates) -> None:
-        self._app, self._rates = app, rates
+    `guarded`: whether tokens are asked for; where they are not, none is ever good.
+    """
+
+    def __init__(self, app: ASGIApp, rates: Rates, guarded: bool) -> None:
+        self._app, self._rates, self._guarded = app, rates, guarded
         self._good: OrderedDict[str, None] = OrderedDict()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["path"] in PROBES:
             await self._app(scope, receive, send)
             return
-        credential = _credential(scope)
+        credential = _credential(scope) if self._guarded and not is_open(scope["path"]) else None  # elsewhere nobody finds out whose it is
         known = credential is not None and credential in self._good
-        verdict = self._rates.ask(credential if known and credential else _address(scope))
+        verdict = self._rates.ask(credential if known and credential else client_address(scope))
         told = self._rates.headers(verdict)
         if not verdict.allowed:
             await answer_to(self._refusal(verdict), scope["path"], told)(scope, receive, send)
@@ -99,7 +102,7 @@ class Often:
             if message["type"] == "http.response.start":
                 message["headers"] = [*message.get("headers", ()), *((name.encode(), value.encode()) for name, value in told.items())]
                 if credential:
-                    self._note(credential, message["status"])
+                    self._note(credential, scope.get("state", {}).get("principal"), message["status"])
             await send(message)
 
         await self._app(scope, receive, send_told)
@@ -108,59 +111,18 @@ class Often:
         seconds = f"{verdict.wait} second{'s' if verdict.wait > 1 else ''}"
         return TooManyRequests(f"More than {self._rates.quota} requests in a minute came from you; ask again in {seconds}.")
 
-    def _note(self, credential: str, status: int) -> None:
-        """A credential that was refused is its sender's address again: who tries many gains nothing by it."""
-        self._good.pop(credential, None)
-        if status != 401:
+    def _note(self, credential: str, principal: Principal | None, status: int) -> None:
+        """Good is what the gate has found a token's; one that was refused is its sender's address again: many tries gain nothing."""
+        if status == 401:
+            self._good.pop(credential, None)
+        elif principal:
             self._good[credential] = None
+            self._good.move_to_end(credential)
             if len(self._good) > MOST_CALLERS:
                 self._good.popitem(last=False)
 
 
 def _credential(scope: Scope) -> str | None:
-    """A digest of what the request shows of who sends it: nothing that could be used is kept."""
-    headers = dict(scope["headers"])
-    shown = headers.get(b"authorization") or headers.get(b"cookie")
-    return hashlib.sha256(shown).hexdigest() if shown else None
-
-
-def _address(scope: Scope) -> str:
-    client = Request(scope).client
-    return client.host if client else ""
-
-
-class _Prompt(H11Protocol):
-    """Closes a connection whose request line and headers have not come whole in time: uvicorn waits for ever."""
-
-    head_seconds: float
-    _late: asyncio.TimerHandle | None = None
-
-    def connection_made(self, transport: Any) -> None:
-        super().connection_made(transport)
-        self._late = self.loop.call_later(self.head_seconds, self._give_up)
-
-    def data_received(self, data: bytes) -> None:
-        if self._late is None and (self.cycle is None or self.cycle.response_complete):  # the next request's first bytes
-            self._late = self.loop.call_later(self.head_seconds, self._give_up)
-        before = self.cycle
-        super().data_received(data)
-        if self.cycle is not before:
-            self._in_time()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._in_time()
-        super().connection_lost(exc)
-
-    def _give_up(self) -> None:
-        self.transport.write(b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n")
-        self.transport.close()
-
-    def _in_time(self) -> None:
-        if self._late is not None:
-            self._late.cancel()
-            self._late = None
-
-
-def prompt(seconds: float) -> type[H11Protocol]:
-    """uvicorn's protocol, for clients who send a request's head within `seconds`."""
-    return type("Prompt", (_Prompt,), {"head_seconds": seconds})
+    """A digest of the secret as the gate reads it, however it is spelled: nothing that could be used is kept."""
+    secret, _ = secret_of(Headers(scope=scope))
+    return hashlib.sha256(secret.encode()).hexdigest() if secret else None

@@ -15,10 +15,10 @@ import uvicorn
 from api.bucket import Bucket, open_bucket
 from api.errors import BadRequest, Conflict
 from services.app import create_app
+from services.connections import prompt
 from services.launch.cluster import Cluster
 from services.launch.local import LocalCluster
 from services.launch.manifest import Place
-from services.limits import prompt
 from services.metrics import Metrics
 from services.reconciler import Pace, Reconciler
 from services.settings import Settings

@@ -14,7 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from api.access import PROJECT_HEADER
 from api.errors import Forbidden, SolfaError, StoreError, Unauthorized
 from services.access.caches import unshared
-from services.access.origin import SAFE, foreign_host, from_elsewhere
+from services.access.origin import SAFE, client_address, foreign_host, from_elsewhere, host_name
 from services.access.principal import LOCAL, Principal
 from services.access.rights import WATCHING, is_open
 from services.access.tokens import Tokens
@@ -38,14 +38,14 @@ class Gate:
         if scope["path"].startswith("/v1/"):
             send = unshared(send)
         headers = Headers(scope=scope)
-        secret, by_cookie = _secret(headers)
+        secret, by_cookie = secret_of(headers)
         try:
             self._check_origin(scope["method"], headers, by_token=bool(secret) and not by_cookie, by_cookie=by_cookie)
             principal = None if is_open(scope["path"]) else await self._principal(secret, headers, scope["path"])
         except SolfaError as error:
             await _refusal(error, scope, headers)(scope, receive, send)
             return
-        scope.setdefault("state", {})["principal"] = principal and replace(principal, address=(scope.get("client") or ("",))[0])
+        scope.setdefault("state", {})["principal"] = principal and replace(principal, address=client_address(scope))
         if principal is None or principal.token_id is None:
             await self._app(scope, receive, send)
             return
@@ -59,7 +59,8 @@ class Gate:
                 await _refusal(Unauthorized(ENDED), scope, headers)(scope, receive, send)
 
     def _check_origin(self, method: str, headers: Headers, *, by_token: bool, by_cookie: bool) -> None:
-        if self._on_loopback and self._tokens is None and foreign_host(headers):
+        host = host_name(headers.get("host", ""))  # of every request: whatever reads its URL later must find one
+        if self._on_loopback and self._tokens is None and foreign_host(host):
             raise Forbidden(f"This service is for this machine alone, and was asked for as {headers.get('host')}; ask for 127.0.0.1.")
         if not by_token and from_elsewhere(method, headers, by_cookie=by_cookie):
             raise Forbidden("A change that another site's page asks for is refused; do it on Solfa's own page, or with a token.")
@@ -106,7 +107,7 @@ class _Ended(Exception):
     """The token of an answer is valid no longer."""
 
 
-def _secret(headers: Headers) -> tuple[str, bool]:
+def secret_of(headers: Headers) -> tuple[str, bool]:
     """(the secret that came with a request, or "", whether a browser's cookie brought it)."""
     kind, _, secret = headers.get("authorization", "").partition(" ")
     if kind.lower() == "bearer":

@@ -2,7 +2,10 @@
 
 from collections.abc import Mapping
 from ipaddress import ip_address
+from typing import Any
 from urllib.parse import urlsplit
+
+from api.errors import BadRequest
 
 SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 
@@ -15,15 +18,26 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
+def client_address(scope: Mapping[str, Any]) -> str:
+    """The IP address that a request came from; "" where there is none: a proxy passes on what it is told, which may be any text."""
+    host = (scope.get("client") or ("",))[0]
+    try:
+        return str(ip_address(host.partition("%")[0]))  # what follows names an interface, and again may be any text
+    except ValueError:
+        return ""
+
+
 def host_name(header: str) -> str:
-    """The name or address in a Host header: without its port, lower case."""
-    return (urlsplit(f"//{header}").hostname or "").lower()
+    """The name or address in a Host header: without its port, lower case. Raises BadRequest where it is none."""
+    try:
+        return (urlsplit(f"//{header}").hostname or "").lower()
+    except ValueError as error:
+        raise BadRequest("The Host header names neither a host nor an address.") from error
 
 
-def foreign_host(headers: Mapping[str, str]) -> bool:
+def foreign_host(name: str) -> bool:
     """Whether a service on loopback was asked for by a name that somebody else may have made: DNS rebinding. An address cannot be, nor can
     a name without a dot."""
-    name = host_name(headers.get("host", ""))
     try:
         ip_address(name)
     except ValueError:
@@ -39,5 +53,13 @@ def from_elsewhere(method: str, headers: Mapping[str, str], *, by_cookie: bool) 
     if site is not None:
         return site not in ("same-origin", "none")
     if origin is not None:
-        return urlsplit(origin).netloc.lower() != headers.get("host", "").lower()
+        return _place(origin) != headers.get("host", "").lower()
     return by_cookie
+
+
+def _place(origin: str) -> str | None:
+    """None for what is no URL, such as `null`: no place is that."""
+    try:
+        return urlsplit(origin).netloc.lower() or None
+    except ValueError:
+        return None

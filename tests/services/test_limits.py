@@ -1,15 +1,13 @@
-"""What a real server is asked over real connections, too much of it, too slowly or too often; what is proper goes on meanwhile."""
+"""What a real server is asked over real connections, too much of it or too slowly; what is proper goes on meanwhile."""
 
 import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
 
-from api.client import Client
-from tests.services.running import Running, problem, running
+from tests.services.running import Running, running
 
 SECONDS = 1.0
 HEAD = b"POST /v1/experiments HTTP/1.1\r\nHost: solfa\r\nContent-Type: application/yaml\r\n"
@@ -109,26 +107,5 @@ def test_no_route_takes_a_larger_body(brisk: Running, path: str, method: str, ch
     assert b"5,000 bytes" in said
 
 
-def test_who_asks_too_often_is_told_when_to_ask_again_and_probes_are_not(tmp_path: Path) -> None:
-    with running(tmp_path, requests_per_minute=5, reconcile=False) as service:
-        answers = [service.get("") for _ in range(6)]
-        assert [one.status_code for one in answers] == [200] * 5 + [429]
-        assert [one.headers["ratelimit"].partition(";t=")[0] for one in answers[:5]] == [f'"default";r={left}' for left in (4, 3, 2, 1, 0)]
-        assert answers[0].headers["ratelimit-policy"] == '"default";q=5;w=60'
-        refused = answers[-1]
-        assert "5 requests in a minute" in problem(refused, 429, "too_many_requests")["detail"]
-        assert 1 <= int(refused.headers["retry-after"]) <= 12
-        tokens = [service.http.get("/v1/experiments", headers={"Authorization": f"Bearer {number}"}) for number in range(3)]
-        assert {one.status_code for one in tokens} == {429}  # a token that nobody knows is its sender's address
-        assert service.http.get("/healthz").status_code == 200
-
-
 def test_nobody_is_counted_on_a_laptop(brisk: Running) -> None:
     assert not [name for name in brisk.get("").headers if name.lower().startswith("ratelimit")]
-
-
-def test_the_client_waits_for_as_long_as_it_is_told(tmp_path: Path) -> None:
-    with running(tmp_path, requests_per_minute=120, reconcile=False) as service, Client(str(service.http.base_url)) as client:
-        while service.get("").status_code == 200:
-            pass
-        assert list(client.experiments()) == []
