@@ -51,7 +51,7 @@ class NewToken(BaseModel):
     experiment: str | None = Field(default=None, max_length=64)
     """By name or id; of scope `weights` alone: the one whose weights it reads."""
     days: int | None = Field(default=None, ge=1, le=3650)
-    """Until it expires; None: never."""
+    """Until it expires; None: never. It ends with the token it is issued with, if that ends sooner."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:

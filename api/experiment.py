@@ -46,6 +46,8 @@ class Stage(Record):
 
     plan: PlannedStage
     phase: StagePhase = StagePhase.BLOCKED
+    entered_at: datetime | None = None
+    """When it came to be in its phase; None: it never left its first one, or left it before that was recorded."""
     reason: StageReason = StageReason.PLANNED
     message: str = ""
     """One sentence for a person: why it waits, or why it failed."""

@@ -53,12 +53,17 @@ STAGES = (
     Metric("solfa_stage_transitions_total", "counter", "Stages that entered a phase, and why.", ("kind", "phase", "reason")),
     Metric("solfa_stage_phase_duration_seconds", "histogram", "Time that a stage spent in a phase, once it left it.", ("kind", "phase")),
     Metric("solfa_stage_phase_age_seconds", "gauge", "Time that the stage which waits longest has been in its phase.", ("kind", "phase")),
+    Metric("solfa_stage_report_age_seconds", "gauge", "Time since the running attempt that is silent longest last reported.", ("kind",)),
+    Metric("solfa_stage_progress_age_seconds", "gauge", "Time since the running attempt that stands still longest last got on.", ("kind",)),
     Metric("solfa_attempts_ended_total", "counter", "Attempts that ended, and why.", ("kind", "reason")),
     Metric("solfa_retries_total", "counter", "Attempts that are followed by another one, and why.", ("kind", "reason")),
     Metric("solfa_elastic_restarts_total", "counter", "Restarts of all processes within an attempt, and why.", ("kind", "reason")),
     Metric("solfa_launch_latency_seconds", "histogram", "From the decision to launch an attempt until its workers were up.", ("kind",)),
     Metric("solfa_submit_to_weights_seconds", "histogram", "From a submission until its averaged weights were there."),
-    Metric("solfa_experiments_dropped_total", "counter", "Experiments without series of their own, since too many were live."),
+    Metric(
+        "solfa_experiments_dropped_total", "counter", "Experiments that were ever without series of their own, since too many were live."
+    ),
+    Metric("solfa_experiments_without_series", "gauge", "Live experiments without series of their own now."),
 )
 
 # Of each living experiment, by the leader.
@@ -78,6 +83,7 @@ EXPERIMENTS = (
     Metric("solfa_experiment_loss", "gauge", "Training loss, in nats a token.", LIVE_STAGE),
     Metric("solfa_experiment_gradient_norm", "gauge", "Norm of the gradient before it is clipped.", LIVE_STAGE),
     Metric("solfa_experiment_report_age_seconds", "gauge", "Time since the running attempt last reported.", LIVE_STAGE),
+    Metric("solfa_experiment_progress_age_seconds", "gauge", "Time since the running attempt last got on, whatever it does.", LIVE_STAGE),
     Metric("solfa_experiment_data_wait_ratio", "gauge", "Share of the time that was spent waiting for data.", LIVE_STAGE),
     Metric("solfa_experiment_mfu_ratio", "gauge", "Model FLOPs utilisation, where the device's peak is known.", LIVE_STAGE),
     Metric("solfa_experiment_processes", "gauge", "Processes that train together.", LIVE_STAGE),

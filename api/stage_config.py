@@ -51,10 +51,14 @@ class StageConfig(Message):
 
 
 class StageReport(Message):
-    """Progress and heartbeat, overwritten by rank 0 every few seconds."""
+    """Progress and heartbeat, overwritten by rank 0 every few seconds. What a newer version says beside it is passed over."""
+
+    model_config = ConfigDict(extra="ignore")
 
     attempt: int
     updated_at: datetime
+    progressed_at: datetime | None = None
+    """When its program last got on, which one that hangs does not while its heartbeat goes on; None: an older version does not tell."""
     activity: str
     """What it does now, for a person: "tokenising github", "training", "evaluating", "saving"."""
     step: int = 0

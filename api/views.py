@@ -75,7 +75,7 @@ class ExperimentView(View):
     created_at: datetime
     cancel_requested_at: datetime | None
     version: int
-    """Also the ETag; send it as If-Match with a change."""
+    """Rises with each change; the ETag, which If-Match takes, is the id and this: `"x2ab3cd4ef5.7"`."""
     stages: list[StageView]
 
 

@@ -212,7 +212,8 @@ def _is_overdue(stage: Stage, compute: Compute, now: datetime) -> bool:
 
 
 def _is_stalled(stage: Stage, seen: Observation, compute: Compute, now: datetime) -> bool:
-    signs = [at for at in (seen.reported_at, stage.attempt and stage.attempt.started_at) if at]
+    """Silence from before it was given another machine does not count."""
+    signs = [at for at in (seen.reported_at, stage.entered_at, stage.attempt and stage.attempt.started_at) if at]
     return bool(signs) and now - max(signs) > timedelta(seconds=compute.stall_seconds)
 
 

@@ -9,8 +9,9 @@ from datetime import datetime
 from typing import Any
 
 from api import keys
+from api.access import DEFAULT_PROJECT, Scope
 from api.bucket import Bucket
-from api.errors import Conflict, InvalidRequest, NotFound, SolfaError, StaleVersion
+from api.errors import Conflict, Forbidden, InvalidRequest, NotFound, SolfaError, StaleVersion
 from api.experiment import Experiment, ExperimentPhase, Stage, app_name
 from api.plan import make_plan, stage_digests
 from api.spec import ExperimentSpec, Replicas, parse_spec
@@ -50,7 +51,7 @@ class Experiments:
         return bound
 
     def submit(self, text: str, idempotency_key: str | None = None) -> Experiment:
-        """Store a new experiment. Raises SpecError with every problem, NameTaken, IdempotencyMismatch.
+        """Store a new experiment. Raises SpecError with every problem, NameTaken, IdempotencyMismatch, Forbidden.
 
         A repetition is answered with what the first request made, whatever has become of the sources or the experiment since.
         """
@@ -58,6 +59,7 @@ class Experiments:
         idempotent = Idempotent(_sha256(f"{self._by.own_project} {idempotency_key}"), sha256) if idempotency_key else None
         if idempotent and (made := self._store.repeated(idempotent)):
             return made
+        self._check_project()
         spec = self._parsed(text)
         plan = make_plan(spec)
         digests = stage_digests(spec, plan, fingerprints(spec)) if self._settings.check_sources else {}
@@ -71,6 +73,16 @@ class Experiments:
             stages=tuple(Stage(plan=planned, digest=digests.get(planned.name)) for planned in plan.stages),
         )
         return self._recorded(experiment, idempotent)
+
+    def _check_project(self) -> None:
+        """Raises Forbidden for a new project: who could begin any number would have the quota of all others as many times."""
+        project = self._by.own_project
+        known = project == DEFAULT_PROJECT or project in self._settings.quotas or self._by.scope is Scope.ADMIN
+        if not known and not self._store.has_project(project):
+            raise Forbidden(
+                f"There is no project {project}, and only an administrator begins one: by a token of it "
+                f"(`solfa token create NAME --project {project}`), or by an experiment."
+            )
 
     def _recorded(self, experiment: Experiment, idempotent: Idempotent | None) -> Experiment:
         """The copy of the spec goes first: it counts for nothing without its record, where a record without it would be half of one."""
@@ -139,7 +151,7 @@ class Experiments:
         def change(experiment: Experiment) -> Experiment:
             if experiment.phase not in (ExperimentPhase.FAILED, ExperimentPhase.CANCELLED):
                 raise Conflict(f"{experiment.name} is {experiment.phase}; only one that failed or was cancelled can be retried.")
-            stages = tuple(stage if stage.phase is StagePhase.SUCCEEDED else _again(stage) for stage in experiment.stages)
+            stages = tuple(stage if stage.phase is StagePhase.SUCCEEDED else _again(stage, self._clock()) for stage in experiment.stages)
             return experiment.model_copy(update={"stages": stages, "cancel_requested_at": None})
 
         return self._change(name_or_id, change, NewEvent("retry_requested"), if_match, "retry")
@@ -152,9 +164,9 @@ class Experiments:
 
         def change(experiment: Experiment) -> Experiment:
             stage = self._stage(experiment, stage_name)
-            _check_range(replicas, spec_of(experiment).compute_for(stage.plan.kind).replicas, stage_name)
             if stage.phase.terminal:
                 raise Conflict(f"{stage_name} of {experiment.name} has {_ended_as(stage.phase)}; it has no machines any more.")
+            _check_range(replicas, spec_of(experiment).compute_for(stage.plan.kind).replicas, stage_name)
             return experiment.with_stage(stage.model_copy(update={"replicas": replicas}))
 
         return self._change(name_or_id, change, NewEvent("resize_requested", stage_name, {"replicas": replicas}), if_match, "resize")
@@ -164,7 +176,8 @@ class Experiments:
         experiment = self._store.get(name_or_id)
         _check_version(experiment, if_match)
         if experiment.phase not in TERMINAL:
-            raise Conflict(f"{experiment.name} is {experiment.phase}; cancel it first.")
+            first = "wait until it has ended" if experiment.phase is ExperimentPhase.CANCELLING else "cancel it first"
+            raise Conflict(f"{experiment.name} is {experiment.phase}; {first}.")
         self._bucket.exists(keys.spec(experiment.id))  # a bucket that is away says so before the record is gone
         self._store.delete(experiment.id, experiment.version, self._told("delete"))  # a retry in between wins
         self._bucket.delete(keys.spec(experiment.id))
@@ -204,7 +217,7 @@ class Experiments:
         return stage
 
     def view(self, experiment: Experiment) -> ExperimentView:
-        """The record as a reader wants it; without reports, so that its version is its ETag."""
+        """The record as a reader wants it; without reports, so that nothing but its version changes it."""
         return ExperimentView(
             **experiment.model_dump(include={"id", "name", "project", "spec_sha256", "created_at", "cancel_requested_at", "version"}),
             phase=experiment.phase,
@@ -255,8 +268,8 @@ class Experiments:
 
 
 def etag(experiment: Experiment) -> str:
-    """The strong validator of the record as it is now."""
-    return f'"{experiment.version}"'
+    """The strong validator of the record as it is now: of no other experiment, though it has the same name and number."""
+    return f'"{experiment.id}.{experiment.version}"'
 
 
 def _check_version(experiment: Experiment, if_match: str | None) -> None:
@@ -275,10 +288,11 @@ def _ended_as(phase: StagePhase) -> str:
     return "been cancelled" if phase is StagePhase.CANCELLED else str(phase)
 
 
-def _again(stage: Stage) -> Stage:
+def _again(stage: Stage, now: datetime) -> Stage:
     return stage.model_copy(
         update={
             "phase": StagePhase.BLOCKED,
+            "entered_at": now,
             "reason": StageReason.RETRY_REQUESTED,
             "message": "Somebody asked for another try.",
             "not_before": None,

@@ -149,8 +149,10 @@ class Reconciler:
 
     def _holds_lease(self) -> bool:
         """Take the lease, or renew it when half of its time is over."""
-        now = self._clock()
-        if self._lease is None or self._lease.expires_at - now < timedelta(seconds=self._pace.lease / 2):
+        now, lease = self._clock(), self._lease
+        if lease is None or lease.expires_at - now < timedelta(seconds=self._pace.lease / 2):
+            if lease and lease.expires_at <= now:
+                self._lease = None  # somebody else may lead by now, whether or not the store says so
             self._lease = self._store.acquire_lease(self._holder, self._pace.lease, now)
         return self._lease is not None
 

@@ -1,11 +1,13 @@
 """The service's settings: frozen, passed in. The only reader of the environment in this plane."""
 
+import fcntl
 import json
 import os
 import re
 from collections.abc import Mapping
 from ipaddress import ip_network
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import unquote, urlsplit
 
@@ -173,10 +175,12 @@ class Settings(BaseModel):
             raise BadRequest(f"The settings cannot be used ({wrong}); change them in the environment or by the options.") from error
 
     def make_home(self) -> None:
-        """Make the folder, for its owner alone. Raises BadRequest where that cannot be, or where nothing may be written into it."""
+        """Make the folder, its owner's alone. Raises BadRequest where it cannot be, or nothing may be written into it or locked in it."""
         try:
             self.home.mkdir(mode=0o700, parents=True, exist_ok=True)
             reason = None if os.access(self.home, os.W_OK | os.X_OK) else "nothing may be written into it"
+            if reason is None and not _can_lock(self.home):
+                reason = "its file system has no file locks (an NFS mount?), by which processes here keep out of each other's way"
         except OSError as error:
             reason = error.strerror
         if reason:
@@ -248,6 +252,15 @@ class Settings(BaseModel):
     def apps(self) -> Path:
         """Where the local cluster keeps what it runs."""
         return self.home / "apps"
+
+
+def _can_lock(folder: Path) -> bool:
+    with TemporaryFile(dir=folder) as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return False
+    return True
 
 
 def passed_on(environment: Mapping[str, str] = os.environ) -> dict[str, str]:

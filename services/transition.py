@@ -16,7 +16,7 @@ def apply(experiment: Experiment, stage: Stage, move: Move, now: datetime) -> Ex
         raise ValueError(f"{stage.name} may not go from {stage.phase} to {move.phase}")
     changed: dict[str, Any] = {"phase": move.phase, "reason": move.reason, "message": move.message, "not_before": move.not_before}
     if move.phase is not stage.phase:
-        changed |= _entering(experiment, stage, move, now)
+        changed |= {"entered_at": now, **_entering(experiment, stage, move, now)}
     after = experiment.with_stage(stage.model_copy(update=changed))
     return _with_settled_digests(after, stage, move.digest) if move.reason is StageReason.CONVERGED else after
 

@@ -1,5 +1,7 @@
 """Log-perplexity by domain on held-out text, and the comparison of mixtures."""
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 
@@ -14,8 +16,11 @@ from trainer.world import World
 NO_ROW_IDS = np.empty(0, dtype=np.int64)  # only precomputed reference losses are looked up by row
 
 
-def evaluate(model: ParallelModel, data: PreparedData, world: World, training: Training, sequences: int | None) -> Evaluation:
-    """Mean token loss (nats) of each domain's held-out rows, `sequences` of them at most, shared out over the ranks.
+def evaluate(
+    model: ParallelModel, data: PreparedData, world: World, training: Training, sequences: int | None, moves: Callable[[], None]
+) -> Evaluation:
+    """Mean token loss (nats) of each domain's held-out rows, `sequences` of them at most, shared out over the ranks. It `moves` with each
+    batch.
 
     Raises NonFiniteLoss, which names the domain.
     """
@@ -31,6 +36,7 @@ def evaluate(model: ParallelModel, data: PreparedData, world: World, training: T
                     rows = torch.full((1, data.sequence_length + 1), MASKED)
                 micro = to_device(rows, torch.full((len(rows),), domain), NO_ROW_IDS, world)
                 more, number = domain_sums(model.losses(micro), micro.mask, micro.domain_ids, k)
+                moves()
                 sums += more.cpu()
                 counts += number.cpu()
     model.model.train()

@@ -76,7 +76,7 @@ def train(job: Job) -> Progress:
 
             if step == training.steps or (training.evaluate_every and step % training.evaluate_every == 0):
                 meter.doing("evaluating")
-                found = evaluate(job.model, job.data, world, training, training.evaluate_sequences)
+                found = evaluate(job.model, job.data, world, training, training.evaluate_sequences, job.context.reporter.moves)
                 progress.evaluations.append(EvaluationPoint(step=step, evaluation=found))
 
             stopping = world.agree(stop_requested())

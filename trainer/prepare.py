@@ -100,13 +100,17 @@ class _Share:
         names, world = self._plan.domains, self._context.world
         packer = Packer(self._context.config, self._bucket, self._work)
 
+        def look() -> None:
+            self._crew.look()
+            self._context.reporter.moves()
+
         def say(more: int = 0) -> None:
             self._context.reporter.progress("packing rows", self._crew.count("packed/domains", more), len(names), "domains")
 
         sizes = [sum(unit.size for unit in self._plan.units_of(name)) for name in names]
         for index in deal(sizes, world.size)[world.rank]:
             say()
-            done = packer.run(names[index], self._plan.units_of(names[index]), self._crew.look)
+            done = packer.run(names[index], self._plan.units_of(names[index]), look)
             self._bucket.put(domain_marker(self._scratch, names[index]), done.model_dump_json().encode())
             self._bucket.delete_prefix(domain_units(self._scratch, names[index]))  # the disk may not hold all of it twice
             say(1)

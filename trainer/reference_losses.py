@@ -88,6 +88,7 @@ def store_losses(context: StageContext, model: ParallelModel, data: PreparedData
                 for start in range(0, share, chunk):
                     if world.agree(stop_requested()):
                         raise Interrupted
+                    context.reporter.moves()
                     ids = np.arange(min(end, begin + start), min(end, begin + start + chunk))
                     file.write(_losses_of(model, data, domain, ids, context).astype(np.float16).tobytes())
         if world.is_first:

@@ -27,8 +27,14 @@ class Reporter:
         self._key = keys.attempt_report(config.experiment_id, config.plan.name, config.attempt)
         self._lock = threading.Lock()
         self._done = threading.Event()
+        now = datetime.now(UTC)
         self._report = StageReport(
-            attempt=config.attempt, updated_at=datetime.now(UTC), activity="starting", world_size=world.size, restarts=world.restarts
+            attempt=config.attempt,
+            updated_at=now,
+            progressed_at=now,
+            activity="starting",
+            world_size=world.size,
+            restarts=world.restarts,
         )
         self._thread = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
 
@@ -42,8 +48,13 @@ class Reporter:
         """What is being done now; other fields of StageReport by name, kept until they are given anew."""
         with self._lock:
             now = datetime.now(UTC)
-            changed = {"activity": activity, "step": step, "total": total, "unit": unit, "updated_at": now, **fields}
+            changed = {"activity": activity, "step": step, "total": total, "unit": unit, "updated_at": now, "progressed_at": now, **fields}
             self._report = self._report.model_copy(update=changed)
+
+    def moves(self) -> None:
+        """What was last said takes long, but gets on."""
+        with self._lock:
+            self._report = self._report.model_copy(update={"progressed_at": datetime.now(UTC)})
 
     def __enter__(self) -> Self:
         if self._writes:

@@ -82,7 +82,7 @@ def _run_evaluate(context: StageContext) -> StageResult:
         result = _read(context, config.inputs.models[stage.name])
         model = _parallel(context, load_model(context.bucket, result.files["model"], context.cache))
         training = config.spec.training_for(StageKind.EVALUATE)
-        found = evaluate(model, data, context.world, training, config.spec.comparison.sequences)
+        found = evaluate(model, data, context.world, training, config.spec.comparison.sequences, context.reporter.moves)
         named = result.model_copy(update={"stage": stage.name})  # an adopted result keeps its first owner's name
         rows.append((named, str(stage.mixture_name), found))
     return _result(context).model_copy(update={"compared": compare(rows)})

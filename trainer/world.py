@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 import tempfile
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -12,7 +13,7 @@ from typing import TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.distributed import HashStore, Store  # type: ignore[attr-defined]  # they are documented, but not in its __all__
+from torch.distributed import FileStore, HashStore, Store  # type: ignore[attr-defined]  # they are documented, but not in its __all__
 
 from api.reach import EVERYTHING, Reach
 
@@ -39,7 +40,7 @@ class World:
     reach: Reach = EVERYTHING
     """What may be read for a spec."""
     store: Store = field(default_factory=HashStore, compare=False)
-    """Small values that all ranks read and write, kept by rank 0's process."""
+    """Small values that all ranks read and write, kept by rank 0's process, or in a file."""
     metrics_port: int | None = None
     """Where the first process of each machine answers Prometheus; None: nowhere."""
 
@@ -95,7 +96,7 @@ def stop_requested() -> bool:
 def join_world(patience: timedelta) -> World:
     """The world that torchrun's environment describes. `patience`: how long a process waits for the others in a collective."""
     stop_flag.listen()
-    size = int(os.environ.get("WORLD_SIZE", "1"))
+    rank, size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))
     device = torch.device("cpu")
     if torch.cuda.is_available():
@@ -105,10 +106,11 @@ def join_world(patience: timedelta) -> World:
     cache, port = os.environ.get("SOLFA_CACHE"), os.environ.get("SOLFA_METRICS_PORT", "")
     # One process too: FSDP and checkpoints of a process group of one are the same code as of many.
     if "MASTER_ADDR" in os.environ:
-        dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=patience)
+        backend, meeting = "nccl" if device.type == "cuda" else "gloo", _meeting(size, patience)
+        dist.init_process_group(backend, timeout=patience, store=meeting, rank=rank, world_size=size)
         store = dist.distributed_c10d._get_default_store()
     return World(
-        rank=int(os.environ.get("RANK", "0")),
+        rank=rank,
         size=size,
         local_rank=local_rank,
         local_size=int(os.environ.get("LOCAL_WORLD_SIZE", "1")),
@@ -119,6 +121,18 @@ def join_world(patience: timedelta) -> World:
         reach=Reach.model_validate_json(os.environ.get("SOLFA_REACH", "{}")).followed(),
         **({"cache": Path(cache)} if cache else {}),
     )
+
+
+def _meeting(size: int, patience: timedelta) -> Store | None:
+    """Where processes that are all on this machine meet: a file of their own, and loopback. None: where torchrun says, over TCP."""
+    folder = os.environ.get("SOLFA_MEETING")
+    if folder is None:
+        return None
+    os.environ["GLOO_SOCKET_IFNAME"] = os.environ["NCCL_SOCKET_IFNAME"] = "lo0" if sys.platform == "darwin" else "lo"
+    # Those whom the agent starts anew need a new file: what the killed ones wrote stays in theirs. With one agent, all have its count.
+    store = FileStore(f"{folder}/store-{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", size)
+    store.set_timeout(patience)
+    return store
 
 
 def leave_world() -> None:

@@ -1,8 +1,14 @@
 """The fleet: what runs, waits, fails, and how long it takes."""
 
-from panels import AT, Board, Panel, highest, quantile
+from panels import COLORS, TOKENS, Board, Panel, highest, of_all, quantile, total
 
 PHASES = ("running", "pending", "failed", "succeeded")
+
+
+def of_experiments(metric: str) -> str:
+    """Of each, over its stages and all installations that run it."""
+    return f"sum by (project, experiment) ({highest(metric, 'namespace, job, project, experiment, stage')})"
+
 
 OVERVIEW = Board(
     "overview",
@@ -19,9 +25,11 @@ OVERVIEW = Board(
                     f"Experiments that are {phase} now."
                     if phase in ("running", "pending")
                     else f"Experiments that have {phase}, of all there are.",
-                    ((highest("solfa_experiments", "phase", f',phase="{phase}"'), phase),),
+                    ((of_all("solfa_experiments", "phase", f',phase="{phase}"'), phase),),
                     "0",
                     6,
+                    4,
+                    levels=((None, COLORS[phase]),),
                 )
                 for phase in PHASES
             ),
@@ -34,7 +42,7 @@ OVERVIEW = Board(
                     "stack",
                     "none",
                     "All experiments in the database, by phase.",
-                    ((highest("solfa_experiments", "phase"), "{{phase}}"),),
+                    ((of_all("solfa_experiments", "phase"), "{{phase}}"),),
                     "No experiment has been posted.",
                 ),
                 Panel(
@@ -42,7 +50,7 @@ OVERVIEW = Board(
                     "stack",
                     "none",
                     "All stages in the database, by phase.",
-                    ((highest("solfa_stages", "phase"), "{{phase}}"),),
+                    ((of_all("solfa_stages", "phase"), "{{phase}}"),),
                     "No experiment has been posted.",
                 ),
                 Panel(
@@ -55,16 +63,9 @@ OVERVIEW = Board(
                 Panel(
                     "Tokens a second, by experiment",
                     "stack",
-                    "none",
+                    TOKENS,
                     "Training speed of all that runs.",
-                    (
-                        (
-                            "sum by (project, experiment) ("
-                            + highest("solfa_experiment_tokens_per_second", "project, experiment, stage")
-                            + ")",
-                            "{{project}} / {{experiment}}",
-                        ),
-                    ),
+                    ((of_experiments("solfa_experiment_tokens_per_second"), "{{project}} / {{experiment}}"),),
                 ),
             ),
         ),
@@ -76,32 +77,35 @@ OVERVIEW = Board(
                     "stack",
                     "none",
                     "All attempts in the database, by the reason that they ended for; live ones have not.",
-                    ((highest("solfa_attempts", "reason"), "{{reason}}"),),
+                    ((of_all("solfa_attempts", "reason"), "{{reason}}"),),
                     "No attempt was made.",
                 ),
                 Panel(
                     "Attempts that ended",
-                    "lines",
+                    "bars",
                     "none",
                     "Attempts that ended within the range of time, by kind and reason.",
-                    ((f"sum by (kind, reason) (increase(solfa_attempts_ended_total{{{AT}}}[$__range]))", "{{kind}} {{reason}}"),),
+                    ((total("solfa_attempts_ended_total", "kind, reason"), "{{kind}} {{reason}}"),),
                     "No attempt ended in this time.",
+                    decimals=0,
                 ),
                 Panel(
                     "Retries",
-                    "lines",
+                    "bars",
                     "none",
                     "Attempts followed by another one within the range of time, by reason: node_lost and preempted are the platform's.",
-                    ((f"sum by (kind, reason) (increase(solfa_retries_total{{{AT}}}[$__range]))", "{{kind}} {{reason}}"),),
+                    ((total("solfa_retries_total", "kind, reason"), "{{kind}} {{reason}}"),),
                     "Nothing was tried again.",
+                    decimals=0,
                 ),
                 Panel(
                     "Elastic restarts",
-                    "lines",
+                    "bars",
                     "none",
                     "Restarts of all processes within an attempt, in the range of time: machines left or joined, or one was replaced.",
-                    ((f"sum by (kind, reason) (increase(solfa_elastic_restarts_total{{{AT}}}[$__range]))", "{{kind}} {{reason}}"),),
+                    ((total("solfa_elastic_restarts_total", "kind, reason"), "{{kind}} {{reason}}"),),
                     "No machine came or went.",
+                    decimals=0,
                 ),
             ),
         ),

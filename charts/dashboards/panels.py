@@ -2,11 +2,35 @@
 
 from typing import Literal, NamedTuple
 
-Kind = Literal["lines", "stack", "number", "bars", "states"]
+Kind = Literal["lines", "stack", "number", "bars", "states", "steps", "shares", "table"]
+"""`steps` and `shares`: lines and a stack over the steps of training instead of time."""
 AT = 'job=~"$job",instance=~"$instance",namespace=~"$namespace"'
 OF = f'{AT},experiment=~"$experiment",project=~"$project"'
 IDLE = "Nothing runs."
-NOT_YET = "Not yet: it comes with the first steps of a proxy."
+NOT_YET = "No proxy trains: not yet, or no longer; the service keeps what it found."
+NATS, TOKENS = "suffix: nats", "si:tok/s"
+STEP = "Step"
+COLORS = {
+    "blocked": "#8a8f98",
+    "pending": "#8a8f98",
+    "launching": "purple",
+    "queued": "yellow",
+    "running": "blue",
+    "backoff": "orange",
+    "cancelling": "#b0b4bb",
+    "cancelled": "#5c6068",
+    "succeeded": "green",
+    "failed": "red",
+}
+"""Of phases, the same in all panels."""
+
+
+class Column(NamedTuple):
+    """Of a table; `bar`: its numbers are drawn as bars, too."""
+
+    name: str
+    unit: str
+    bar: bool = False
 
 
 class Panel(NamedTuple):
@@ -16,9 +40,18 @@ class Panel(NamedTuple):
     """Grafana's name of it."""
     description: str
     queries: tuple[tuple[str, str], ...]
-    """(PromQL, legend)."""
+    """(PromQL, legend). Over steps, the last is of the steps; of a table, the legend is the name of the column."""
     empty: str = IDLE
     width: int = 12
+    height: int = 8
+    least: float | None = 0
+    """Where the axis begins; None: where the values do."""
+    most: float | None = None
+    decimals: int | None = None
+    levels: tuple[tuple[float | None, str], ...] = ((None, "blue"),)
+    """From which value on a number or a bar has which colour."""
+    columns: tuple[Column, ...] = ()
+    """Of a table, in order; the first is the label by which its rows are joined."""
 
 
 class Board(NamedTuple):
@@ -34,8 +67,18 @@ def highest(metric: str, by: str, more: str = "") -> str:
     return f"max by ({by}) ({metric}{{{AT}{more}}})"
 
 
+def of_all(metric: str, by: str, more: str = "") -> str:
+    """Summed over installations; within one, what counts is the highest."""
+    return f"sum by ({by}) ({highest(metric, f'namespace, job, {by}', more)})"
+
+
 def rate(metric: str, by: str, more: str = "") -> str:
     return f"sum by ({by}) (rate({metric}{{{AT}{more}}}[$__rate_interval]))"
+
+
+def total(metric: str, by: str) -> str:
+    """Of a counter of what seldom happens: how often it did within the dashboard's range."""
+    return f"sum by ({by}) (increase({metric}{{{AT}}}[$__range])) > 0"
 
 
 def quantile(q: float, metric: str, by: str = "") -> str:

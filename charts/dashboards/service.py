@@ -14,6 +14,7 @@ def operations(what: str, port: str, empty: str) -> tuple[Panel, ...]:
             "Operations a second, by kind.",
             ((rate(f"{metric}_count", "operation"), "{{operation}}"),),
             empty,
+            8,
         ),
         Panel(
             f"{what} time, 95 %",
@@ -22,6 +23,7 @@ def operations(what: str, port: str, empty: str) -> tuple[Panel, ...]:
             "95th percentile, by kind of operation.",
             ((quick(0.95, metric, "operation"), "{{operation}}"),),
             empty,
+            8,
         ),
         Panel(
             f"{what} errors",
@@ -30,6 +32,7 @@ def operations(what: str, port: str, empty: str) -> tuple[Panel, ...]:
             "Failed operations a second, by error code; what is merely not there is none.",
             ((rate(f"solfa_{port}_errors_total", "operation, code"), "{{operation}} {{code}}"),),
             "No operation failed.",
+            8,
         ),
     )
 
@@ -50,6 +53,8 @@ SERVICE = Board(
                     ((f"sum(solfa_leader{{{AT}}})", "leaders"),),
                     "The service is not scraped.",
                     6,
+                    4,
+                    levels=((None, "red"), (1, "green"), (2, "red")),
                 ),
                 Panel(
                     "Database",
@@ -59,6 +64,8 @@ SERVICE = Board(
                     ((f"sum(solfa_store_up{{{AT}}})", "replicas"),),
                     "The service is not scraped.",
                     6,
+                    4,
+                    levels=((None, "red"), (1, "green")),
                 ),
                 Panel(
                     "Reconcile lag",
@@ -68,15 +75,19 @@ SERVICE = Board(
                     ((f"max(solfa_reconcile_lag_seconds{{{AT}}})", "lag"),),
                     "The service is not scraped.",
                     6,
+                    4,
+                    levels=((None, "green"), (30, "yellow"), (60, "red")),
                 ),
                 Panel(
                     "Experiments without series",
                     "number",
                     "none",
-                    "Live experiments that the cap on series left out, since each replica started (SOLFA_METRICS_EXPERIMENTS).",
+                    "Live experiments that the cap on series left out within the range of time (SOLFA_METRICS_EXPERIMENTS).",
                     ((f"sum(increase(solfa_experiments_dropped_total{{{AT}}}[$__range]))", "dropped"),),
                     "0",
                     6,
+                    4,
+                    levels=((None, "green"), (1, "orange")),
                 ),
             ),
         ),

@@ -13,14 +13,16 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.access import PROJECT_HEADER
 from api.errors import Forbidden, SolfaError, StoreError, Unauthorized
-from services.access.origin import client_address, foreign_host, from_elsewhere, host_name
+from services.access.caches import unshared
+from services.access.origin import SAFE, client_address, foreign_host, from_elsewhere, host_name
 from services.access.principal import LOCAL, Principal
-from services.access.rights import is_open
+from services.access.rights import WATCHING, is_open
 from services.access.tokens import Tokens
 from services.problems import problem
 
 COOKIE = "solfa_token"
-CHECK = timedelta(seconds=5)  # between two looks at whether the token of an open stream is still valid
+CHECK = timedelta(seconds=5)  # between two looks at whether the token of an answer that is not whole yet is still valid
+ENDED = "This token has expired or was revoked while you waited for the answer; ask whoever runs the service for another."
 
 
 class Gate:
@@ -33,11 +35,13 @@ class Gate:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        if scope["path"].startswith("/v1/"):
+            send = unshared(send)
         headers = Headers(scope=scope)
         secret, by_cookie = secret_of(headers)
         try:
             self._check_origin(scope["method"], headers, by_token=bool(secret) and not by_cookie, by_cookie=by_cookie)
-            principal = None if is_open(scope["path"]) else await self._principal(secret, headers)
+            principal = None if is_open(scope["path"]) else await self._principal(secret, headers, scope["path"])
         except SolfaError as error:
             await _refusal(error, scope, headers)(scope, receive, send)
             return
@@ -45,10 +49,14 @@ class Gate:
         if principal is None or principal.token_id is None:
             await self._app(scope, receive, send)
             return
+        answer = _WhileValid(self._tokens, secret, send, self._clock, is_read=scope["method"] in SAFE)
         try:
-            await self._app(scope, receive, self._while_valid(secret, send))
+            await self._app(scope, receive, answer)
         except* _Ended:
-            await send({"type": "http.response.body", "body": b"", "more_body": False})
+            if answer.has_begun:
+                await send({"type": "http.response.body", "body": b"", "more_body": False})
+            else:
+                await _refusal(Unauthorized(ENDED), scope, headers)(scope, receive, send)
 
     def _check_origin(self, method: str, headers: Headers, *, by_token: bool, by_cookie: bool) -> None:
         host = host_name(headers.get("host", ""))  # of every request: whatever reads its URL later must find one
@@ -57,37 +65,46 @@ class Gate:
         if not by_token and from_elsewhere(method, headers, by_cookie=by_cookie):
             raise Forbidden("A change that another site's page asks for is refused; do it on Solfa's own page, or with a token.")
 
-    async def _principal(self, secret: str, headers: Headers) -> Principal:
+    async def _principal(self, secret: str, headers: Headers, path: str) -> Principal:
         if self._tokens is None:
             found = LOCAL
         elif not secret:
             raise Unauthorized("This service asks for a token: send `Authorization: Bearer TOKEN`, or set SOLFA_TOKEN for `solfa`.")
         else:
-            found = await run_in_threadpool(self._tokens.principal, secret)
+            found = await run_in_threadpool(self._tokens.principal, secret, while_away=path in WATCHING)
         return found.within(headers.get(PROJECT_HEADER))
 
-    def _while_valid(self, secret: str, send: Send) -> Send:
-        """What an answer is sent by: a stream ends with the token it was asked for with, at its next sign of life."""
-        checked = self._clock()
 
-        async def checking(message: Message) -> None:
-            nonlocal checked
-            if message.get("more_body") and self._tokens and self._clock() - checked >= CHECK:
-                try:
-                    await run_in_threadpool(self._tokens.principal, secret)
-                except Unauthorized as error:
-                    raise _Ended from error
-                except StoreError:  # a database that is away is waited for by streams, and tells them nothing meanwhile
-                    pass
-                else:
-                    checked = self._clock()
-            await send(message)
+class _WhileValid:
+    """What an answer is sent by: one that took its time, or goes on, ends with the token it was asked for with."""
 
-        return checking
+    def __init__(self, tokens: Tokens | None, secret: str, send: Send, clock: Callable[[], datetime], *, is_read: bool) -> None:
+        self._tokens, self._secret, self._send, self._clock, self._is_read = tokens, secret, send, clock, is_read
+        self._checked = clock()
+        self.has_begun = False
+
+    async def __call__(self, message: Message) -> None:
+        """Raises _Ended."""
+        begins = message["type"] == "http.response.start"
+        tells = self._is_read if begins else message.get("more_body")  # a change was made by now, and is told as made
+        if tells and self._tokens and self._clock() - self._checked >= CHECK:
+            await self._check(self._tokens)
+        self.has_begun = self.has_begun or begins
+        await self._send(message)
+
+    async def _check(self, tokens: Tokens) -> None:
+        try:
+            await run_in_threadpool(tokens.principal, self._secret)
+        except Unauthorized as error:
+            raise _Ended from error
+        except StoreError:  # a database that is away is waited for by streams, and tells them nothing meanwhile
+            pass
+        else:
+            self._checked = self._clock()
 
 
 class _Ended(Exception):
-    """The token of an open stream is valid no longer."""
+    """The token of an answer is valid no longer."""
 
 
 def secret_of(headers: Headers) -> tuple[str, bool]:

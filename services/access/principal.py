@@ -1,10 +1,11 @@
 """Who a request is from, and what they may do: a frozen value that goes with the request."""
 
+import re
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
-from api.access import ADMIN_NAME, DEFAULT_PROJECT, LOCAL_NAME, Scope
-from api.errors import Forbidden
+from api.access import ADMIN_NAME, DEFAULT_PROJECT, LOCAL_NAME, PROJECT_HEADER, PROJECT_PATTERN, Scope
+from api.errors import BadRequest, Forbidden
 
 
 @dataclass(frozen=True)
@@ -31,10 +32,14 @@ class Principal:
     def within(self, project: str | None) -> "Principal":
         """Narrowed to a project that was named. To who may see one alone, another is as if nobody had named it: empty.
 
-        Raises Forbidden, the same whether there is such a project or not.
+        Raises Forbidden, the same whether there is such a project or not; BadRequest for what is no project's name.
         """
         if project is None or project == self.project:
             return self
+        if not re.fullmatch(PROJECT_PATTERN, project):
+            raise BadRequest(
+                f"{PROJECT_HEADER} names no project: a name is a small letter, then up to 39 small letters, digits or hyphens."
+            )
         if self.project is not None:
             raise Forbidden(f"The token {self.name} is of the project {self.project}, and of no other.")
         return replace(self, project=project)

@@ -8,6 +8,9 @@ ADMIN = frozenset({"create_token", "list_tokens", "revoke_token", "list_audit"})
 OPEN_PATHS = ("/healthz", "/readyz", "/sign-in", "/sign-out")
 """What answers without a token: what watches the process, and the way in; beside them the page's scripts and styles."""
 
+WATCHING = frozenset({"/metrics"})
+"""What has to answer while the database is away, since it tells so; it changes nothing."""
+
 
 def is_open(path: str) -> bool:
     return path in OPEN_PATHS or path.startswith("/static/")

@@ -19,6 +19,7 @@ from services.store import ExperimentStore, TokenRow
 SECRET_BYTES = 32
 KEPT_SECONDS = 5.0  # that a revocation by another replica may be late
 KEPT = 1_000  # tokens that are not looked up again for so long
+AWAY_SECONDS = 3600.0  # that a token is taken for what it last was while the database is away, where that is allowed
 USED_SECONDS = 60.0  # between two notes of when a token was last used
 
 
@@ -38,7 +39,7 @@ class Tokens:
         self._lock = threading.Lock()
 
     def issue(self, asked: NewToken, by: Principal) -> IssuedToken:
-        """A new token, within what `by` has. Raises Forbidden, NotFound for an experiment that is not there."""
+        """A new token, within what `by` has, and for no longer. Raises Forbidden, NotFound for an experiment that is not there."""
         by.check(Scope.ADMIN)
         project = by.within(asked.project).project
         experiment_id = None
@@ -46,6 +47,7 @@ class Tokens:
             experiment = self._store.within(project).get(asked.experiment)
             experiment_id, project = experiment.id, experiment.project
         now = self._clock()
+        asked_end = now + timedelta(days=asked.days) if asked.days else None
         secret = f"{TOKEN_PREFIX}{secrets.token_urlsafe(SECRET_BYTES)}"
         view = TokenView(
             id=f"t{secrets.token_hex(5)}",
@@ -55,7 +57,7 @@ class Tokens:
             experiment_id=experiment_id,
             created_at=now,
             created_by=by.name,
-            expires_at=now + timedelta(days=asked.days) if asked.days else None,
+            expires_at=min((end for end in (asked_end, by.expires_at) if end), default=None),
             revoked_at=None,
             last_used_at=None,
         )
@@ -75,13 +77,20 @@ class Tokens:
             self._seen.clear()
         return view
 
-    def principal(self, secret: str) -> Principal:
-        """Whose `secret` is. Raises Unauthorized, the same for what is wrong, expired or revoked."""
+    def principal(self, secret: str, *, while_away: bool = False) -> Principal:
+        """Whose `secret` is. Raises Unauthorized, the same for what is wrong, expired or revoked; StoreError, but `while_away` is for what
+        must be answered without a database: it is then whose it was when the database last answered."""
         sha256 = _sha256(secret)
         if self._admin is not None and hmac.compare_digest(sha256, self._admin):
             return ADMINISTRATOR
         now = self._clock()
-        row = self._find(sha256, now)
+        try:
+            row = self._find(sha256, now)
+        except StoreError:
+            last = self._last(sha256, now) if while_away else None
+            if last is None:
+                raise
+            row = last
         if row is None or row.view.state(now) != "live":
             raise Unauthorized("This token is not valid: it is wrong, has expired or was revoked; ask whoever runs the service for one.")
         view = row.view
@@ -106,6 +115,12 @@ class Tokens:
             while len(self._seen) > KEPT:
                 self._seen.popitem(last=False)
         return row
+
+    def _last(self, sha256: str, now: datetime) -> TokenRow | None:
+        """As it was when it was last looked up, unless that is too long ago."""
+        with self._lock:
+            seen = self._seen.get(sha256)
+        return seen.row if seen and (now - seen.at).total_seconds() < AWAY_SECONDS else None
 
     def _note_use(self, view: TokenView, now: datetime) -> None:
         if view.last_used_at is None or (now - view.last_used_at).total_seconds() >= USED_SECONDS:

@@ -5,13 +5,15 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from torchx.specs import AppDef, Resource, RetryPolicy, Role
+from torchx.specs import AppDef, Resource, RetryPolicy, Role, macros
 
 from api.reach import EVERYTHING, Reach
 from api.spec import Compute
 from services.launch.cluster import LaunchRequest
 
 ROLE = "trainer"  # [a-z0-9]+ only: TorchX finds rank 0 by it, and a dash breaks that
+QUIET = 3600  # seconds: each of the agent's signs of life makes the file longer, and there is no other agent to read them
+FOLDER = f"{macros.img_root}/{macros.app_id}"  # of an app on this machine, which nobody but the service's user may enter
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,7 @@ def make_app(request: LaunchRequest, site: Site) -> AppDef:
             "GOMP_SPINCOUNT": "20000",  # spin for a moment, then sleep: threads that spin on starve, 20 times slower, beside any other load
             "PYTHONUNBUFFERED": "1",
             "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1",  # without it torch 2.13 hangs when a worker is lost
+            **({} if site.command else {"SOLFA_MEETING": FOLDER}),
             **({} if site.reach == EVERYTHING else {"SOLFA_REACH": site.reach.model_dump_json()}),
         },
         num_replicas=compute.replicas.max,
@@ -64,10 +67,14 @@ def identity(request: LaunchRequest) -> str:
 
 
 def torchrun(compute: Compute, python: str) -> Sequence[str]:
-    """One agent with `processes` workers on this machine, on ports of its own; attempts, not the agent, restart what failed."""
+    """One agent with `processes` workers on this machine; attempts, not the agent, restart what failed.
+
+    Its rendezvous is a file: a TCP store listens on every address, asks nobody who they are, and what lies in it is unpickled.
+    """
     return [
         *(python, "-m", "torch.distributed.run"),
-        *("--standalone", "--local-addr", "127.0.0.1"),
+        *("--rdzv-backend", "c10d", "--rdzv-endpoint", f"{FOLDER}/rendezvous", "--rdzv-id", macros.app_id),
+        *("--rdzv-conf", f"store_type=file,keep_alive_interval={QUIET}", "--local-addr", "127.0.0.1"),
         *("--nnodes", "1", "--nproc-per-node", str(compute.processes), "--max-restarts", "0"),
         *("-m", "trainer"),
     ]

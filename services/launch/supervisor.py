@@ -9,6 +9,7 @@ Run as `python -I -S supervisor.py <app folder> <descriptor of the lock>`. The a
     started.json   the attempt's program has been started
     cancel         the attempt is to end
     output.log     stdout and stderr of all its processes
+    rendezvous     where torchrun's agent keeps its state, and store-N, where its workers meet after its Nth restart of them
     result.json    how it ended, written last and atomically, when none of its processes is left
 """
 

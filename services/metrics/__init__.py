@@ -14,7 +14,7 @@ from api.stages import StageKind, StagePhase, StageReason
 from services.metrics.fleet import FleetCollector, Restarted, entered
 from services.metrics.ports import BUCKET_OPERATIONS, STORE_OPERATIONS, timed
 from services.metrics.records import VERSION, RecordsCollector
-from services.retry import FREE
+from services.retry import FOR_GOOD, FREE
 from services.store import ExperimentStore
 from services.watch import Pass, Watcher
 
@@ -22,12 +22,26 @@ __all__ = ["VERSION", "Metrics"]
 
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})  # anybody may send any word as a method
 SHORT = (0.001, 0.005, 0.02, 0.1, 0.5, 2, 10, 60)  # seconds: of an operation
-LONG = (1, 5, 15, 60, 300, 900, 3600, 4 * 3600, 12 * 3600, 86400, 3 * 86400, 7 * 86400)  # of a phase, of a search
+LAUNCH = (1, 2, 5, 10, 15, 20, 30, 45, 60, 90, 120, 300, 900, 3600, 4 * 3600, 12 * 3600, 86400)
+LONG = (*LAUNCH, 3 * 86400, 7 * 86400)  # of a phase, of a search
+ANSWER = (*Histogram.DEFAULT_BUCKETS[:-1], 30, 60, 120, 300)  # the longest that `?wait=` may ask for
+PASS = (*Histogram.DEFAULT_BUCKETS[:-1], 20, 30, 60, 120, 300)  # past 120 nobody counts as leading
 LEFT = [phase for phase in StagePhase if not phase.terminal]
 RETRIED = (  # what an attempt that is followed by another one ended for
     *sorted(FREE),
     *(StageReason.WORKER_FAILED, StageReason.OUT_OF_MEMORY, StageReason.STALLED, StageReason.RESULT_MISSING),
 )
+ENTERED = {  # every way into a phase
+    StagePhase.LAUNCHING: (StageReason.READY, StageReason.RETRYING),
+    StagePhase.QUEUED: (StageReason.ACCEPTED, StageReason.PREEMPTED),
+    StagePhase.RUNNING: (StageReason.STARTED,),
+    StagePhase.BACKOFF: RETRIED,
+    StagePhase.CANCELLING: (StageReason.CANCEL_REQUESTED,),
+    StagePhase.SUCCEEDED: (StageReason.COMPLETED, StageReason.ADOPTED, StageReason.CONVERGED),
+    StagePhase.FAILED: (*sorted(FOR_GOOD), StageReason.ATTEMPTS_EXHAUSTED),
+    StagePhase.CANCELLED: (StageReason.CANCELLED_BY_USER, StageReason.PREDECESSOR_FAILED),
+}
+ENDED = (StageReason.COMPLETED, *RETRIED, *ENTERED[StagePhase.FAILED], StageReason.CANCELLED_BY_USER)  # for what an attempt is over
 # Without it there are a third more series, of no use to anybody, whose names keep no convention.
 disable_created_metrics()  # type: ignore[no-untyped-call]  # prometheus_client leaves it without types
 
@@ -42,7 +56,7 @@ class Metrics(Watcher):
     def __init__(self, store: ExperimentStore, experiments: int = 50, clock: Callable[[], datetime] = utc_now) -> None:
         self.registry = CollectorRegistry()
         self._clock = clock
-        self._requests = self._histogram("solfa_http_request_duration_seconds")
+        self._requests = self._histogram("solfa_http_request_duration_seconds", ANSWER)
         self._bucket = self._histogram("solfa_bucket_operation_duration_seconds", SHORT)
         self._bucket_errors = self._counter("solfa_bucket_errors_total")
         self._store = self._histogram("solfa_store_operation_duration_seconds", SHORT)
@@ -50,7 +64,7 @@ class Metrics(Watcher):
         self._leader = self._gauge("solfa_leader")
         self._passes = self._counter("solfa_reconcile_passes_total")
         self._moves = self._counter("solfa_reconcile_moves_total")
-        self._pass_seconds = self._histogram("solfa_reconcile_pass_duration_seconds")
+        self._pass_seconds = self._histogram("solfa_reconcile_pass_duration_seconds", PASS)
         self._last_pass = self._gauge("solfa_reconcile_last_pass_timestamp_seconds")
         self._gauge("solfa_reconcile_lag_seconds").set_function(self._lag)
         self._failures = self._counter("solfa_reconcile_failures_total")
@@ -59,7 +73,7 @@ class Metrics(Watcher):
         self._ended = self._counter("solfa_attempts_ended_total")
         self._retries = self._counter("solfa_retries_total")
         self._restarts = self._counter("solfa_elastic_restarts_total")
-        self._launches = self._histogram("solfa_launch_latency_seconds", LONG)
+        self._launches = self._histogram("solfa_launch_latency_seconds", LAUNCH)
         self._to_weights = self._histogram("solfa_submit_to_weights_seconds", LONG)
         self._fleet = FleetCollector(experiments, self._counter("solfa_experiments_dropped_total").inc, clock)
         self._begin_at_zero()
@@ -78,6 +92,11 @@ class Metrics(Watcher):
                 self._phase_seconds.labels(kind, phase)
             for reason in RETRIED:
                 self._retries.labels(kind, reason)
+            for reason in ENDED:
+                self._ended.labels(kind, reason)
+            for phase, reasons in ENTERED.items():
+                for reason in reasons:
+                    self._transitions.labels(kind, phase, reason)
 
     def timed_store(self, store: ExperimentStore) -> ExperimentStore:
         """The same store, each operation of which is measured."""
@@ -119,10 +138,8 @@ class Metrics(Watcher):
         if after.phase is before.phase:
             return
         kind, now = after.plan.kind, self._clock()
-        since = self._fleet.entered(experiment, before) or entered(experiment, before)
-        self._phase_seconds.labels(kind, before.phase).observe(max(0.0, (now - since).total_seconds()))
+        self._phase_seconds.labels(kind, before.phase).observe(max(0.0, (now - entered(experiment, before)).total_seconds()))
         self._transitions.labels(kind, after.phase, after.reason).inc()
-        self._fleet.moved(experiment, after, now)
         was, attempt = before.attempt, after.attempt
         if attempt and was and attempt.ended_at and not was.ended_at:
             self._ended.labels(kind, attempt.reason or after.reason).inc()
@@ -148,7 +165,7 @@ class Metrics(Watcher):
         metric = OF_SERVICE[name]
         return Gauge(name, metric.help, metric.labels, registry=self.registry)
 
-    def _histogram(self, name: str, buckets: Sequence[float] = Histogram.DEFAULT_BUCKETS) -> Histogram:
+    def _histogram(self, name: str, buckets: Sequence[float]) -> Histogram:
         metric = OF_SERVICE[name]
         return Histogram(name, metric.help, metric.labels, registry=self.registry, buckets=buckets)
 

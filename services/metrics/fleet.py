@@ -12,7 +12,7 @@ from prometheus_client.registry import Collector
 from api.experiment import Experiment, Stage
 from api.metrics import EXPERIMENTS
 from api.stage_config import StageReport
-from api.stages import StageKind, StagePhase
+from api.stages import StagePhase
 from services.metrics.records import family
 
 Place = tuple[str, str]
@@ -34,38 +34,41 @@ class Seen:
     attempt: int
     restarts: int
     processes: int
+    reported_at: datetime
+    progressed_at: datetime
 
 
 class FleetCollector(Collector):
-    """Told by the reconciler's thread, read by scrapes. `experiments` at most have series of their own, the oldest first, so that one that
-    has some keeps them; `dropped` is called once for each of the others."""
+    """Told by the reconciler's thread, read by scrapes. `experiments` at most have series of their own: those of which a stage runs before
+    those that only wait, the oldest first, so that one that has some keeps them; `dropped` is called once for each of the others."""
 
     def __init__(self, experiments: int, dropped: Callable[[], None], clock: Callable[[], datetime]) -> None:
         self._cap, self._dropped, self._clock = experiments, dropped, clock
         self._lock = threading.Lock()
         self._live: tuple[Experiment, ...] = ()
         self._without: frozenset[str] = frozenset()
+        self._counted: frozenset[str] = frozenset()  # of those that live: whoever leads again does not count them again
         self._reports: dict[Place, StageReport] = {}  # of those with series of their own
         self._seen: dict[Place, Seen] = {}  # of all that live
-        self._entered: dict[Place, tuple[StagePhase, datetime]] = {}
 
     def sees(self, live: Sequence[Experiment]) -> None:
         """Keep these, and forget what is no longer live."""
+        live = sorted(live, key=lambda one: all(stage.phase is not StagePhase.RUNNING for stage in one.stages))
         running = {(one.id, stage.name) for one in live for stage in one.stages if stage.phase is StagePhase.RUNNING}
         without = frozenset(one.id for one in live[self._cap :])
         ids = {one.id for one in live}
         with self._lock:
-            for _ in without - self._without:
+            for _ in without - self._counted:
                 self._dropped()
-            self._live, self._without = tuple(live), without
+            self._live, self._without, self._counted = tuple(live), without, (self._counted & ids) | without
             self._reports = {place: report for place, report in self._reports.items() if place in running and place[0] not in without}
             self._seen = {place: last for place, last in self._seen.items() if place[0] in ids}  # one that lost its machine comes back
-            self._entered = {place: at for place, at in self._entered.items() if place[0] in ids}
 
     def reported(self, experiment: Experiment, stage: Stage, report: StageReport) -> tuple[int, Restarted]:
         """Elastic restarts since the last report, and why. None of what was before the first report that this leader sees: whoever led then
         has counted it."""
-        now = Seen(report.attempt, report.restarts, report.world_size)
+        moved = report.progressed_at or report.updated_at
+        now = Seen(report.attempt, report.restarts, report.world_size, report.updated_at, moved)
         with self._lock:
             last = self._seen.get((experiment.id, stage.name))
             self._seen[experiment.id, stage.name] = now
@@ -77,71 +80,75 @@ class FleetCollector(Collector):
         why = Restarted.FEWER if now.processes < last.processes else Restarted.MORE if now.processes > last.processes else Restarted.SAME
         return max(0, now.restarts - before), why
 
-    def moved(self, experiment: Experiment, stage: Stage, at: datetime) -> None:
-        with self._lock:
-            self._entered[experiment.id, stage.name] = (stage.phase, at)
-
-    def entered(self, experiment: Experiment, stage: Stage) -> datetime | None:
-        """When the stage was seen to enter its phase."""
-        with self._lock:
-            phase, at = self._entered.get((experiment.id, stage.name), (None, None))
-        return at if phase is stage.phase else None
-
     def forget(self) -> None:
         """Another replica leads."""
         with self._lock:
             self._live, self._without = (), frozenset()
             self._reports.clear()
             self._seen.clear()
-            self._entered.clear()
 
     def describe(self) -> Iterable[Metric]:
         return []
 
     def collect(self) -> Iterable[Metric]:
         with self._lock:
-            live, reports, places = self._live, dict(self._reports), dict(self._entered)
+            live, reports, seen = self._live, dict(self._reports), dict(self._seen)
         now = self._clock()
         families = {metric.name: family(metric.name) for metric in EXPERIMENTS}
-        oldest: dict[tuple[StageKind, StagePhase], datetime] = {}
+        longest = Longest()
         for number, experiment in enumerate(live):
             for stage in experiment.stages:
                 if stage.phase.terminal:
                     continue
-                phase, at = places.get((experiment.id, stage.name), (None, None))
-                since = at if at and phase is stage.phase else entered(experiment, stage)
-                key = (stage.plan.kind, stage.phase)
-                oldest[key] = min(since, oldest.get(key, since))
+                kind, since, place = stage.plan.kind.value, entered(experiment, stage), (experiment.id, stage.name)
+                labels = (experiment.project, experiment.name, stage.name)
+                longest.add("phase", (kind, stage.phase.value), _age(since, now))
                 if number < self._cap:
                     _add_stage(families, experiment, stage, _age(since, now))
-                    if report := reports.get((experiment.id, stage.name)):
-                        _add_report(families, (experiment.project, experiment.name, stage.name), report, now)
-        ages = family("solfa_stage_phase_age_seconds")
-        for (kind, stands), since in sorted(oldest.items()):
-            ages.add_metric([kind.value, stands.value], _age(since, now))
-        return [ages, *families.values()]
+                    if report := reports.get(place):
+                        _add_report(families, labels, report)
+                if stage.phase is StagePhase.RUNNING:
+                    for name, age in _silence(stage, since, seen.get(place), now).items():
+                        longest.add(name, (kind,), age)
+                        if number < self._cap:
+                            families[f"solfa_experiment_{name}_age_seconds"].add_metric([*labels], age)
+        without = family("solfa_experiments_without_series")
+        without.add_metric([], max(0, len(live) - self._cap))
+        return [without, *longest.families(), *families.values()]
+
+
+class Longest:
+    """Of all that live, with series of their own or without: what is oldest."""
+
+    def __init__(self) -> None:
+        self._ages: dict[str, dict[tuple[str, ...], float]] = {"phase": {}, "report": {}, "progress": {}}
+
+    def add(self, name: str, labels: tuple[str, ...], age: float) -> None:
+        self._ages[name][labels] = max(age, self._ages[name].get(labels, 0.0))
+
+    def families(self) -> Iterable[Metric]:
+        for name, ages in self._ages.items():
+            found = family(f"solfa_stage_{name}_age_seconds")
+            for labels, age in sorted(ages.items()):
+                found.add_metric([*labels], age)
+            yield found
 
 
 def _age(since: datetime, now: datetime) -> float:
     return max(0.0, (now - since).total_seconds())
 
 
+def _silence(stage: Stage, since: datetime, seen: Seen | None, now: datetime) -> dict[str, float]:
+    """How long ago the running attempt reported and got on: since it began to run, where it has not yet."""
+    if seen is None or stage.attempt is None or seen.attempt != stage.attempt.number:
+        return {"report": _age(since, now), "progress": _age(since, now)}
+    return {"report": _age(max(since, seen.reported_at), now), "progress": _age(max(since, seen.progressed_at), now)}
+
+
 def entered(experiment: Experiment, stage: Stage) -> datetime:
     """When a stage came to be in its phase, as far as its record tells."""
     attempt = stage.attempt
-    if attempt is None:
-        return experiment.created_at
-    match stage.phase:
-        case StagePhase.LAUNCHING:
-            return attempt.created_at
-        case StagePhase.QUEUED:
-            return attempt.launched_at or attempt.created_at
-        case StagePhase.RUNNING:
-            return attempt.started_at or attempt.launched_at or attempt.created_at
-        case StagePhase.CANCELLING:
-            return experiment.cancel_requested_at or attempt.created_at
-        case _:
-            return attempt.ended_at or attempt.created_at
+    return stage.entered_at or ((attempt.started_at or attempt.created_at) if attempt else experiment.created_at)
 
 
 def _add_stage(families: Mapping[str, GaugeMetricFamily], experiment: Experiment, stage: Stage, age: float) -> None:
@@ -150,10 +157,9 @@ def _add_stage(families: Mapping[str, GaugeMetricFamily], experiment: Experiment
     families["solfa_experiment_attempts"].add_metric(place, len(stage.attempts))
 
 
-def _add_report(families: Mapping[str, GaugeMetricFamily], place: tuple[str, str, str], report: StageReport, now: datetime) -> None:
+def _add_report(families: Mapping[str, GaugeMetricFamily], place: tuple[str, str, str], report: StageReport) -> None:
     """`place`: the experiment's project and name, and the stage's."""
     for name, value in (
-        ("report_age_seconds", _age(report.updated_at, now)),
         ("step", report.step if report.unit == "steps" else None),
         ("target_step", report.total if report.unit == "steps" else None),
         ("tokens_per_second", report.tokens_per_second),

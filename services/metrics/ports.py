@@ -10,14 +10,17 @@ from prometheus_client import Counter, Histogram
 from api.errors import AlreadyExists, BadRequest, Conflict, EtagMismatch, KeyMissing, NotFound, SolfaError, StaleFence, StaleVersion
 
 T = TypeVar("T")
-# Method to the operation's name.
+# Method to the operation's name; of a part that is a port itself, its own.
 BUCKET_OPERATIONS = {"find": "get"} | {
     name: name for name in ("get", "exists", "put", "create", "replace", "list", "delete", "delete_prefix", "upload", "download")
 }
-STORE_OPERATIONS = {
+STORE_OPERATIONS: Mapping[str, str | Mapping[str, str]] = {
+    "tokens": {"add": "add_token", "find": "find_token", "all": "list_tokens", "revoke": "revoke_token", "used": "mark_token_used"},
+    "audit": {"page": "read_audit"},
+} | {
     name: name
     for name in (
-        *("create", "repeated", "get", "page", "live", "versions", "replace", "delete", "find_result", "adopters", "events"),
+        *("create", "repeated", "get", "has_project", "page", "live", "versions", "replace", "delete", "find_result", "adopters", "events"),
         *("acquire_lease", "release_lease", "counts", "ping"),
     )
 }
@@ -25,13 +28,13 @@ STORE_OPERATIONS = {
 ANSWERS = (AlreadyExists, BadRequest, Conflict, EtagMismatch, KeyMissing, NotFound, StaleFence, StaleVersion)
 
 
-def timed(port: T, operations: Mapping[str, str], seconds: Histogram, errors: Counter) -> T:
+def timed(port: T, operations: Mapping[str, str | Mapping[str, str]], seconds: Histogram, errors: Counter) -> T:
     """`port` with `operations` measured; everything else of it as it is."""
     return cast(T, _Timed(port, operations, seconds, errors))
 
 
 class _Timed:
-    def __init__(self, port: object, operations: Mapping[str, str], seconds: Histogram, errors: Counter) -> None:
+    def __init__(self, port: object, operations: Mapping[str, str | Mapping[str, str]], seconds: Histogram, errors: Counter) -> None:
         self._port, self._operations, self._seconds, self._errors = port, operations, seconds, errors
 
     def within(self, *arguments: Any) -> "_Timed":
@@ -39,8 +42,12 @@ class _Timed:
         return _Timed(cast(Any, self._port).within(*arguments), self._operations, self._seconds, self._errors)
 
     def __getattr__(self, name: str) -> Any:
-        found = getattr(self._port, name)
-        return self._measured(found, self._operations[name]) if name in self._operations else found
+        found, operation = getattr(self._port, name), self._operations.get(name)
+        if operation is None:
+            return found
+        if isinstance(operation, str):
+            return self._measured(found, operation)
+        return timed(found, operation, self._seconds, self._errors)
 
     def _measured(self, call: Callable[..., Any], operation: str) -> Callable[..., Any]:
         def measured(*arguments: Any, **options: Any) -> Any:

@@ -64,7 +64,7 @@ TAGGED: dict[str, Any] = {"headers": {"ETag": {"description": "Of this very cont
 UNCHANGED: dict[str, Any] = {"description": "Unchanged since If-None-Match.", **TAGGED}
 IfMatch = Annotated[
     str | None,
-    Header(alias="If-Match", description="The ETag the change is based on; 412 when it is stale.", examples=['"1"']),
+    Header(alias="If-Match", description="The ETag the change is based on; 412 when it is stale.", examples=['"x2ab3cd4ef5.7"']),
 ]
 SSE: dict[str, Any] = {  # what one event of a stream holds
     "text/event-stream": {

@@ -142,6 +142,9 @@ class ExperimentStore(Protocol):
     def get(self, name_or_id: str) -> Experiment:
         """Raises BadRequest for a name that several projects have, where this store sees them all."""
 
+    def has_project(self, project: str) -> bool:
+        """Whether an experiment or a token is of it, whatever this store is narrowed to."""
+
     def page(self, limit: int, cursor: str | None = None, phase: ExperimentPhase | None = None, name_prefix: str | None = None) -> Page: ...
 
     def live(self, known: Iterable[Experiment] = ()) -> list[Experiment]:

@@ -20,6 +20,7 @@ from sqlalchemy import (
     String,
     Table,
     delete,
+    exists,
     func,
     insert,
     literal,
@@ -40,7 +41,7 @@ from services.store.audit import SqlAudit, note
 from services.store.database import LOCK_EVENTS, LOCK_QUOTA, advisory_lock, reading, writing
 from services.store.port import AuditStore, Change, Event, Idempotent, Lease, Listed, NewEvent, Page, TokenStore
 from services.store.rows import attempt_rows, experiment_row, from_micros, stage_rows, to_experiment, to_micros
-from services.store.schema import attempts, events, experiments, idempotency_keys, lease, stages
+from services.store.schema import attempts, events, experiments, idempotency_keys, lease, stages, tokens
 from services.store.tokens import SqlTokens
 
 NAME = re.compile(r"[a-z0-9-]{1,64}")  # of names and ids alike: whatever else is asked for is not there
@@ -101,6 +102,11 @@ class SqlStore:
         with reading(self._engine) as connection:
             called = or_(experiments.c.id == name_or_id, experiments.c.name == name_or_id)
             return _one(connection, self._ours & called, name_or_id)
+
+    def has_project(self, project: str) -> bool:
+        there = or_(exists().where(experiments.c.project == project), exists().where(tokens.c.project == project))
+        with reading(self._engine) as connection:
+            return bool(connection.execute(select(there)).scalar_one())
 
     def page(self, limit: int, cursor: str | None = None, phase: ExperimentPhase | None = None, name_prefix: str | None = None) -> Page:
         order = (experiments.c.created_at, experiments.c.id)
@@ -290,7 +296,9 @@ def _one(connection: Connection, condition: Any, called: str) -> Experiment:
         return named
     if len(found) > 1:
         projects = ", ".join(sorted(experiment.project for experiment in found))
-        raise BadRequest(f"There is a {called} in each of the projects {projects}; name one, or ask for an id.")
+        raise BadRequest(
+            f"There is a {called} in each of the projects {projects}; set SOLFA_PROJECT to one, or use the id that `solfa list` shows."
+        )
     return found[0]
 
 

@@ -135,7 +135,7 @@ def test_what_the_chart_installs_shows_a_search(watched_release: Release, namesp
             panel["title"]
             for board in boards
             for panel, target in queries(board)
-            if not has_values(server.range(asked(target["expr"], namespace=namespace.name), start, end))
+            if not has_values(server.range(asked(target["expr"], namespace=namespace.name, proxy="proxy"), start, end))
         ]
         assert set(empty) <= EMPTY, empty
         health = {one["name"]: one["health"] for group in server.get("/rules")["groups"] for one in group["rules"]}

@@ -90,8 +90,8 @@ def queries(dashboard: str) -> list[tuple[dict[str, Any], dict[str, Any]]]:
 
 def asked(expr: str, **chosen: str) -> str:
     """A panel's query with its variables chosen: everything, but for those that `chosen` names."""
-    everything = {"job": ".+", "instance": ".+", "namespace": ".*", "project": ".+", "experiment": ".+"}
-    values = {**everything, "__rate_interval": WINDOW, "__range": "1h", **chosen}
+    everything = {"job": ".+", "instance": ".+", "namespace": ".*", "project": ".+", "experiment": ".+", "proxy": ".+", "stage": ".+"}
+    values = {**everything, "__rate_interval": WINDOW, "__interval": "1s", "__range": "1h", **chosen}
     return re.sub(r"\$(\w+)", lambda name: values[name[1]], expr)
 
 

@@ -152,7 +152,8 @@ def test_the_administrator_sees_every_project_and_names_the_one_it_means(guarded
         assert {made[0].id, made[1].id} <= {one.id for one in every.experiments()}
         assert green.get("of-many").id == made[0].id
         answer = ask(guarded, "GET", "/v1/experiments/of-many", ADMIN)
-        assert "in each of the projects green, grey" in problem(answer, 400, "bad_request")["detail"]
+        detail = problem(answer, 400, "bad_request")["detail"]
+        assert "in each of the projects green, grey; set SOLFA_PROJECT to one, or use the id that `solfa list` shows" in detail
         assert every.get(made[1].id).project == "grey"
         assert ask(guarded, "GET", "/metrics", ADMIN).status_code == 200
 
@@ -240,7 +241,7 @@ def test_an_open_stream_outlives_a_database_that_does_not_tell_whose_its_token_i
     sent: list[Message] = []
 
     class Answers:
-        def principal(self, secret: str) -> Principal:
+        def principal(self, secret: str, **_: object) -> Principal:
             answer = next(answers)
             if isinstance(answer, Exception):
                 raise answer
@@ -248,6 +249,7 @@ def test_an_open_stream_outlives_a_database_that_does_not_tell_whose_its_token_i
 
     async def stream(scope: Any, receive: Receive, send: Send) -> None:
         nonlocal now
+        await send({"type": "http.response.start", "status": 200, "headers": []})
         for number in range(6):
             now += CHECK
             await send({"type": "http.response.body", "body": b"%d" % number, "more_body": True})
@@ -261,7 +263,7 @@ def test_an_open_stream_outlives_a_database_that_does_not_tell_whose_its_token_i
     gate = Gate(stream, Answers(), True, lambda: now)  # type: ignore[arg-type]  # all that a gate asks of tokens
     scope = {"type": "http", "method": "GET", "path": "/v1/events", "query_string": b"", "headers": [(b"authorization", b"Bearer x")]}
     asyncio.run(gate(scope, silent, keep))
-    assert [message["body"] for message in sent] == [b"0", b"1", b"2", b""]
+    assert [message["body"] for message in sent[1:]] == [b"0", b"1", b"2", b""]
     assert sent[-1]["more_body"] is False
 
 

@@ -158,6 +158,14 @@ def test_terminal_is_final(phase: StagePhase) -> None:
         assert move_of(stage_in(phase), seen, cancel=True) is None
 
 
+def test_a_stage_is_not_called_silent_for_the_time_in_which_it_waited_for_another_machine() -> None:
+    stage = stage_in(P.RUNNING, entered_at=NOW + timedelta(hours=1))
+    assert move_of(stage, Observation(RUNNING, reported_at=NOW), NOW + timedelta(hours=1, seconds=30)) is None
+    move = move_of(stage, Observation(RUNNING, reported_at=NOW), NOW + timedelta(hours=1, seconds=61))
+    assert move
+    assert move.reason is R.STALLED
+
+
 def test_a_silent_stage_is_ended_before_it_is_tried_again() -> None:
     stage = stage_in(P.RUNNING)
     late = NOW + timedelta(seconds=61)

@@ -2,6 +2,7 @@
 
 import base64
 import threading
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from api import keys
 from services.reconciler import utc_now
 from services.store import Change
-from tests.services.running import Running, problem
+from tests.services.running import Running, problem, running
 from tests.services.waiting import wait_for
 
 
@@ -54,7 +55,7 @@ def test_a_filter_by_phase_lists_those_in_it(gallery: Running) -> None:
 def test_an_unchanged_experiment_is_not_sent_again(gallery: Running) -> None:
     answer = gallery.get("/done")
     tag = answer.headers["etag"]
-    assert tag == f'"{answer.json()["version"]}"'
+    assert tag == f'"{answer.json()["id"]}.{answer.json()["version"]}"'
     for held in (tag, f"W/{tag}", f'"x", {tag}', "*"):
         again = gallery.get("/done", If_None_Match=held)
         assert (again.status_code, again.content, again.headers["etag"]) == (304, b"", tag)
@@ -76,9 +77,10 @@ def test_a_change_that_is_based_on_an_old_version_is_refused(gallery: Running, c
     method, path = CHANGES[change]
     for name in ("done", "live", "broken"):
         before = gallery.get(f"/{name}").json()
-        for tag in ('"0"', '"other"', f'W/"{before["version"]}"', "0", '"8", "9"', str(before["version"])):
+        current = f"{before['id']}.{before['version']}"
+        for tag in ('"0"', '"other"', f'W/"{current}"', "0", '"8", "9"', current, f'"{before["version"]}"'):
             answer = gallery.http.request(method, f"/v1/experiments/{name}{path}", headers={"If-Match": tag})
-            assert f'version "{before["version"]}", not {tag}' in problem(answer, 412, "stale_version")["detail"]
+            assert f'version "{current}", not {tag}' in problem(answer, 412, "stale_version")["detail"]
         assert gallery.get(f"/{name}").json()["version"] == before["version"]
 
 
@@ -97,12 +99,14 @@ def test_a_cancelled_experiment_ends_can_be_retried_and_deleted(served: Running)
     answer = served.http.post("/v1/experiments/three-lives/cancel", headers={"If-Match": tag})
     assert answer.status_code == 202
     assert answer.json()["phase"] == "cancelling"
-    assert answer.headers["etag"] == f'"{answer.json()["version"]}"'
+    assert answer.headers["etag"] == f'"{answer.json()["id"]}.{answer.json()["version"]}"'
     assert served.until("three-lives")["phase"] == "cancelled"
 
+    ended = served.store.get("three-lives").stages[-1].entered_at
     answer = served.http.post("/v1/experiments/three-lives/retry")
     assert answer.status_code == 202
     assert answer.json()["stages"][0]["reason"] == "retry_requested"
+    assert served.store.get("three-lives").stages[-1].entered_at > ended, "it waits since now"
     done = served.until("three-lives")
     assert done["phase"] == "succeeded"
     assert [attempt["number"] for attempt in done["stages"][0]["attempts"]] == [1, 2]
@@ -115,7 +119,7 @@ def test_a_cancelled_experiment_ends_can_be_retried_and_deleted(served: Running)
     ]
 
     assert any(served.bucket.list(keys.experiment_prefix(made["id"])))
-    answer = served.http.delete("/v1/experiments/three-lives", headers={"If-Match": f'"{done["version"]}"'})
+    answer = served.http.delete("/v1/experiments/three-lives", headers={"If-Match": f'"{done["id"]}.{done["version"]}"'})
     assert (answer.status_code, answer.content) == (204, b"")
     assert not any(served.bucket.list(keys.experiment_prefix(made["id"])))
     for path in ("", "/stages", "/events", "/weights", "/spec"):
@@ -139,6 +143,8 @@ def test_results_that_others_adopted_outlive_their_experiment_and_go_with_the_la
     for name in ("heir", "second-heir"):
         served.submit(name, behaviour, adopt="same_digest", comparison={"mixtures": []}, sequence_length=48)
         assert all(stage["adopted"] for stage in served.until(name, "succeeded")["stages"])
+    detail = problem(served.get("/heir/stages/proxy/logs"), 404, "not_found")["detail"]
+    assert f"it was taken over from proxy of {donor['id']}" in detail
     weights = served.get("/heir/weights").json()
     assert weights["provenance"]["experiment"] == "heir"
 
@@ -273,3 +279,11 @@ def test_a_failed_stage_shows_how_it_ended_and_its_last_lines_when_its_app_is_go
 def _apps_of(service: Running, name: str) -> list[str]:
     record = service.get(f"/{name}").json()["id"]
     return [app for app in service.cluster.apps() if app.startswith(record)]
+
+
+def test_what_is_being_cancelled_is_to_be_waited_for_before_it_is_deleted(tmp_path: Path) -> None:
+    with running(tmp_path, reconcile=False) as still:
+        still.submit("ending")
+        assert still.http.post("/v1/experiments/ending/cancel").json()["phase"] == "cancelling"
+        detail = problem(still.http.delete("/v1/experiments/ending"), 409, "conflict")["detail"]
+    assert detail == "ending is cancelling; wait until it has ended."

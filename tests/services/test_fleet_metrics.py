@@ -98,6 +98,23 @@ def test_a_retry_is_counted_with_its_reason_and_a_launch_once_an_attempt() -> No
     assert hand.value("launch_latency_seconds_count", kind="prepare") == 2
 
 
+def test_what_can_happen_has_its_series_before_it_does() -> None:
+    hand = Hand()
+    before = {name: hand.series(name) for name in ("attempts_ended_total", "stage_transitions_total", "retries_total")}
+    experiment = hand.run(make_experiment(), "prepare")
+    experiment = hand.move(experiment, "prepare", 10, StagePhase.BACKOFF, StageReason.NODE_LOST)
+    experiment = hand.move(experiment, "prepare", 10, StagePhase.LAUNCHING, StageReason.RETRYING)
+    hand.move(experiment, "prepare", 10, StagePhase.CANCELLING, StageReason.CANCEL_REQUESTED)
+    hand.move(hand.run(experiment, "proxy"), "proxy", 10, StagePhase.FAILED, StageReason.ATTEMPTS_EXHAUSTED)
+    assert before == {name: hand.series(name) for name in before}
+
+
+def test_a_launch_of_twenty_seconds_is_told_from_one_of_fifty() -> None:
+    bounds = {float(labels["le"]) for labels in Hand().series("launch_latency_seconds_bucket")}
+    assert {10, 15, 20, 30, 45, 60, 90, 120} < bounds
+    assert {60, 120} < {float(labels["le"]) for labels in Hand().series("reconcile_pass_duration_seconds_bucket")}
+
+
 def test_the_time_to_weights_ends_with_the_last_proxy() -> None:
     hand = Hand()
     experiment = make_experiment(doremi={"rounds": 2})
@@ -131,6 +148,64 @@ def test_the_longest_wait_counts_all_that_are_live_whatever_the_cap() -> None:
     hand.now += timedelta(seconds=3000)
     assert hand.value("stage_phase_age_seconds", kind="prepare", phase="queued") == 3000
     assert hand.series("experiment_stage_phase_seconds") == []
+
+
+def test_those_that_run_have_series_before_those_that_wait() -> None:
+    hand = Hand(2)
+    live = [*many(5)[:4], hand.run(many(5)[4], "prepare")]
+    hand.metrics.sees(live)
+    assert {labels["experiment"] for labels in hand.series("experiment_attempts")} == {"search-0", "search-4"}
+    assert hand.value("experiments_without_series") == 3
+
+
+def test_who_leads_again_does_not_count_the_same_experiments_again() -> None:
+    hand = Hand(1)
+    for leads in (True, False, True):
+        hand.passed(leads=leads)
+        hand.metrics.sees(many(2))
+    assert hand.value("experiments_dropped_total") == 1
+
+
+def test_one_without_series_that_falls_silent_is_told_by_its_kind() -> None:
+    hand = Hand(0)
+    experiment = hand.run(make_experiment(), "proxy")
+    hand.metrics.sees([experiment])
+    hand.report(experiment, "proxy", progressed_at=hand.now - timedelta(seconds=600))
+    hand.now += timedelta(seconds=90)
+    assert hand.series("experiment_report_age_seconds") == []
+    assert hand.value("stage_report_age_seconds", kind="proxy") == 90
+    assert hand.value("stage_progress_age_seconds", kind="proxy") == 90, "it was given its machine then"
+    hand.report(experiment, "proxy", progressed_at=hand.now - timedelta(seconds=80))
+    hand.now += timedelta(seconds=10)
+    assert (hand.value("stage_report_age_seconds", kind="proxy"), hand.value("stage_progress_age_seconds", kind="proxy")) == (10, 90)
+
+
+def test_an_attempt_that_never_reported_is_silent_since_it_began_to_run() -> None:
+    hand = Hand()
+    hand.metrics.sees([hand.run(make_experiment(), "prepare")])
+    hand.now += timedelta(seconds=1700)
+    for name in ("report", "progress"):
+        assert hand.value(f"experiment_{name}_age_seconds", experiment="pile", stage="prepare") == 1700
+        assert hand.value(f"stage_{name}_age_seconds", kind="prepare") == 1700
+
+
+def test_a_new_leader_knows_how_long_a_stage_has_waited_since_it_lost_its_machine() -> None:
+    first, second = Hand(), Hand()
+    experiment = first.move(first.run(make_experiment(), "prepare"), "prepare", 36_000, StagePhase.QUEUED, StageReason.PREEMPTED)
+    second.now = first.now + timedelta(seconds=20)
+    second.metrics.sees([experiment])
+    assert second.value("stage_phase_age_seconds", kind="prepare", phase="queued") == 20
+    second.move(experiment, "prepare", 5, StagePhase.RUNNING, StageReason.STARTED)
+    assert second.value("stage_phase_duration_seconds_sum", kind="prepare", phase="queued") == 25
+
+
+def test_a_report_of_an_older_version_does_not_say_that_it_stands_still() -> None:
+    hand = Hand()
+    experiment = hand.run(make_experiment(), "prepare")
+    hand.metrics.sees([experiment])
+    hand.now += timedelta(seconds=600)
+    hand.report(experiment, "prepare")
+    assert hand.value("experiment_progress_age_seconds", experiment="pile", stage="prepare") == 0
 
 
 def test_a_new_leader_takes_times_from_the_record() -> None:

@@ -72,6 +72,37 @@ def test_counts_of_records_are_what_the_store_holds(gallery: Running) -> None:
     assert samples["solfa_http_request_duration_seconds_count", ("GET", "/v1/experiments/{experiment}", "200")] > 0
 
 
+def test_what_is_asked_of_tokens_and_of_the_audit_record_is_measured_too() -> None:
+    class Part:
+        def find(self, sha256: str) -> None:
+            raise StoreUnavailable("It is away.")
+
+        def page(self, *narrowed: object) -> list[object]:
+            return []
+
+    class Whole:
+        tokens = audit = Part()
+
+        def within(self, project: str) -> "Whole":
+            return self
+
+    metrics = Metrics(Whole())  # type: ignore[arg-type]  # what is asked of it here
+    store = metrics.timed_store(Whole()).within("one")  # type: ignore[arg-type]  # as above
+    assert store.audit.page(None, 1, None) == []
+    with pytest.raises(StoreUnavailable):
+        store.tokens.find("0" * 64)
+    value = metrics.registry.get_sample_value
+    for operation in ("find_token", "read_audit"):
+        assert value("solfa_store_operation_duration_seconds_count", {"operation": operation}) == 1
+    assert value("solfa_store_errors_total", {"operation": "find_token", "code": "store_unavailable"}) == 1
+
+
+def test_a_request_that_waits_for_an_answer_has_a_bucket_as_long(served: Running) -> None:
+    served.http.get("/healthz")
+    text = "".join(series(served))
+    assert all(f'le="{bound}"' in text for bound in ("30.0", "60.0", "120.0", "300.0"))
+
+
 def series(service: Running) -> set[str]:
     return {line.rpartition(" ")[0] for line in scraped(service).splitlines() if line.startswith("solfa_http")}
 

@@ -33,7 +33,7 @@ def test_a_submission_is_recorded_and_says_where(served: Running) -> None:
     assert answer.status_code == 202
     made = answer.json()
     assert answer.headers["location"] == f"/v1/experiments/{made['id']}"
-    assert answer.headers["etag"] == '"1"'
+    assert answer.headers["etag"] == f'"{made["id"]}.1"'
     assert made["phase"] == "pending"
     assert [stage["name"] for stage in made["stages"]] == ["prepare", "reference", "proxy"]
     assert served.http.get(answer.headers["location"]).json()["name"] == "posted"

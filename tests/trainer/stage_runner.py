@@ -22,8 +22,9 @@ from api import keys
 from api.bucket import FileBucket
 from api.plan import make_plan
 from api.results import StageResult
-from api.spec import ExperimentSpec, parse_spec
+from api.spec import Compute, ExperimentSpec, parse_spec
 from api.stage_config import AttemptFailure, Inputs, StageConfig, StageReport, TrainStatePointer
+from services.launch.appdef import FOLDER, torchrun
 from tests.forking import FORKED
 from tests.trainer.faults import Disturbance
 
@@ -147,14 +148,17 @@ class StageRunner:
         self.bucket.put(key, config.model_dump_json().encode())
         return key
 
-    def start(self, stage: str, attempt: int = 1, processes: int = 1, env: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
-        """Start an attempt as the launcher does; stdout and stderr together are a pipe."""
-        torchrun = [sys.executable, "-m", "torch.distributed.run", "--nnodes", "1", "--nproc-per-node", str(processes), "--standalone"]
-        alone = [sys.executable]
-        trainer = ["-m", "trainer", "--bucket", self.bucket.url, "--config", self.config(stage, attempt)]
+    def start(self, stage: str, attempt: int = 1, processes: int = 1, restarts: int = 0) -> subprocess.Popen[str]:
+        """Start an attempt as the launcher does, but for what the agent itself restarts; stdout and stderr together are a pipe."""
+        folder = self.bucket.root.with_name(f"{self.bucket.root.name}-{stage}-{attempt}")
+        folder.mkdir(exist_ok=True)
+        agent = [part.replace(FOLDER, str(folder)) for part in torchrun(Compute(processes=processes), sys.executable)]
+        agent[agent.index("--max-restarts") + 1] = str(restarts)
+        alone = [sys.executable, "-m", "trainer"]
+        arguments = ["--bucket", self.bucket.url, "--config", self.config(stage, attempt)]
         return subprocess.Popen(
-            [*(torchrun if processes > 1 else alone), *trainer],
-            env={**os.environ, **ENVIRONMENT, "SOLFA_CACHE": str(self.cache), **(env or {})},
+            [*(agent if processes > 1 else alone), *arguments],
+            env={**os.environ, **ENVIRONMENT, "SOLFA_CACHE": str(self.cache), "SOLFA_MEETING": str(folder)},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

@@ -48,9 +48,25 @@ def test_a_stage_that_is_busy_in_one_step_goes_on_reporting_that_it_lives(undist
     first = wait_for(lambda: (found := runner.report("proxy")) and found.step == 5 and found, 60)
     later = wait_for(lambda: (found := runner.report("proxy")).updated_at > first.updated_at and found, 60)
     assert (first.activity, later.activity, later.step) == ("training", "training", 5)
+    assert later.progressed_at == first.progressed_at < later.updated_at, "a person is told that it does not get on"
     assert first.seconds_left > 0
     assert max(weight for _, weight in first.domain_weights.items()) > 0.35  # alpha has moved from a third
     gate.touch()
+    assert attempt.wait() == [0], attempt.output
+
+
+def test_an_evaluation_gets_on_with_each_batch_though_it_says_nothing_new(undisturbed: StageRunner, work: Path) -> None:
+    stage, within = "main", "trainer.evaluate:domain_sums"
+    runner, gates = undisturbed.copy(work, stage), (work / "first", work / "second")
+    attempt = runner.fork(stage, faults=[Fault(within, functools.partial(hold_until, gate), 2 + n) for n, gate in enumerate(gates)])
+    seen = []
+    for gate in gates:
+        wait_for(gate.with_suffix(".held").exists, 60)
+        before = runner.report(stage).updated_at
+        seen.append(wait_for(lambda before=before: (found := runner.report(stage)).updated_at > before and found, 60))
+        gate.touch()
+    assert seen[0].activity == seen[1].activity
+    assert seen[0].progressed_at < seen[1].progressed_at
     assert attempt.wait() == [0], attempt.output
 
 
