@@ -142,7 +142,9 @@ class Quota(Group):
     replicas: int | None = Field(default=None, ge=0)
     """Pods that their stages may have at once."""
     gpus: int | None = Field(default=None, ge=0)
-    """Of all these pods."""
+    """Of all these pods; a device of a spec's `resources` is one too, unless the next names it."""
+    resources: dict[str, Annotated[int, Field(ge=0)]] = {}
+    """Other devices by name, with a limit of their own: `{rdma/hca: 16}`."""
 
 
 class Limits(Group):

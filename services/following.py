@@ -9,9 +9,11 @@ from api import keys
 from api.bucket import Bucket
 from api.errors import BadRequest, SolfaError
 from api.experiment import ExperimentPhase
+from api.views import Weights
 from services.experiments import TERMINAL
 from services.fanout import Fanout, Shared
 from services.store import Event, ExperimentStore
+from services.weights import averaged
 
 EVENT_SECONDS = 0.5  # between two looks at what changes
 PAGE_SECONDS = 1.0  # a person looks at it
@@ -51,10 +53,18 @@ class Following:
         self.lists: Fanout[Listing, str] = Fanout(self._lists, PAGE_SECONDS)
         """A digest of a page of the list."""
         self._events: Shared[tuple[str, int, int], Told] = Shared(self._told)
+        self._weights: Shared[tuple[str, int], Weights] = Shared(self._averaged)
 
     async def events(self, experiment_id: str, version: int, after: int) -> Told:
         """Events after `after`, of an experiment that is at `version` at least. Raises NotFound, StoreError."""
         return await self._events.get((experiment_id, version, after))
+
+    async def weights(self, experiment_id: str, version: int) -> Weights:
+        """Of an experiment that is at `version` at least. Raises NotReady, NotFound, StoreError, BucketError."""
+        return await self._weights.get((experiment_id, version))
+
+    def _averaged(self, asked: tuple[str, int]) -> Weights:
+        return averaged(self._store.get(asked[0]), self._bucket)
 
     def _versions(self, ids: Sequence[str]) -> Mapping[str, int]:
         return self._store.versions(ids)

@@ -100,7 +100,8 @@ class Settings(BaseModel):
     while listening on loopback."""
     quotas: Quotas = {}
     """A JSON object: how much of a project may live at once, such as `{"speech": {"experiments": 5, "gpus": 16}, "*": {"replicas": 8}}`;
-    `*` is every project that is not named."""
+    `*` is every project that is not named. Devices of a spec's `resources` count as GPUs, but for those that a quota's own
+    `resources` names: `{"*": {"gpus": 8, "resources": {"rdma/hca": 16, "nvidia.com/mig-3g.40gb": 4}}}`, or null for no limit."""
     max_wait_seconds: float = Field(default=300.0, ge=0)
     """The longest `?wait=`."""
     heartbeat_seconds: float = Field(default=15.0, gt=0)

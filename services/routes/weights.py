@@ -1,6 +1,7 @@
 """/v1/experiments/{experiment}/weights, /comparison and /data: what the search found, and on what."""
 
 import hashlib
+from contextlib import aclosing
 from itertools import chain, islice
 from typing import Annotated, Any, Literal
 
@@ -10,7 +11,7 @@ from fastapi.responses import StreamingResponse
 from pydantic import Field
 from starlette.concurrency import run_in_threadpool
 
-from api.errors import BadRequest, NotReady
+from api.errors import BadRequest, NotFound, NotReady
 from api.exports import FORMATS
 from api.views import ComparisonView, CurrentWeights, DataView, WeightHistory, Weights
 from services import weights as reading
@@ -19,7 +20,6 @@ from services.problems import documented
 from services.routes.context import TAGGED, UNCHANGED, Context, ExperimentRef, IfNoneMatch, Service, matches
 
 router = APIRouter(prefix="/v1/experiments/{experiment}", tags=["weights"])
-POLL_SECONDS = 0.5
 ExportFormat = Annotated[
     str,
     Field(
@@ -60,15 +60,34 @@ async def weights(
 
 
 async def _when_there(service: Context, name: str, seconds: float) -> Weights:
-    """The weights, as soon as they are there within `seconds`. Raises NotReady, at once where they can no longer come."""
-    deadline = anyio.current_time() + seconds
-    while True:
-        try:
-            return await run_in_threadpool(lambda: reading.averaged(service.experiments.get(name), service.bucket))
-        except NotReady as error:
-            if error.extra.get("final", True) or anyio.current_time() >= deadline:
-                raise
-        await anyio.sleep(min(POLL_SECONDS, max(0.0, deadline - anyio.current_time())))
+    """The weights, as soon as they are there within `seconds`; who waits looks at nothing, and all are told at each change of the record.
+
+    Raises NotReady, at once where they can no longer come.
+    """
+    record = await run_in_threadpool(service.experiments.get, name)
+    try:
+        return await run_in_threadpool(reading.averaged, record, service.bucket)
+    except NotReady as error:
+        if _is_final(error) or not seconds:
+            raise
+        late = error
+    with anyio.move_on_after(seconds):
+        async with aclosing(service.following.versions.follow(record.id)) as versions:
+            async for version in versions:
+                if version == record.version:
+                    continue
+                try:
+                    return await service.following.weights(record.id, version)
+                except NotReady as error:
+                    if _is_final(error):
+                        raise
+                    late = error
+        raise NotFound(f"There is no experiment {name} any more.")
+    raise late
+
+
+def _is_final(error: NotReady) -> bool:
+    return bool(error.extra.get("final", True))
 
 
 @router.get(

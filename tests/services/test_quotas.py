@@ -55,6 +55,40 @@ def test_what_counts_are_machines_that_live_stages_may_come_to_have() -> None:
     assert usage([]) == Usage(0, 0, 0)
 
 
+@pytest.mark.parametrize("device", ["nvidia.com/mig-3g.40gb", "amd.com/gpu", "nvidia.com/gpu.shared", "habana.ai/gaudi"])
+def test_a_gpu_by_another_name_is_not_had_beside_the_limit(device: str) -> None:
+    experiment = make_experiment(compute={"default": {"resources": {device: 8}}, "prepare": {}}, **NOTHING)
+    beyond = "may have 1 GPUs and other devices for its live stages, has 0 and would have 16: 15 too many"
+    assert _refused(experiment, Quota(gpus=1)).endswith(beyond)
+    assert _refused(experiment, Quota(gpus=16)) == _refused(experiment, Quota(experiments=1)) == ""
+    assert _refused(experiment, Quota(gpus=1, resources={"rdma/hca": 99})).endswith(beyond)
+
+
+def test_a_device_that_a_quota_names_has_the_limit_that_it_says() -> None:
+    compute = {"default": {"replicas": {"min": 1, "max": 2}, "gpus": 1, "resources": {"rdma/hca": 2}}, "prepare": {}}
+    experiment = make_experiment(compute=compute, **NOTHING)
+    assert usage([experiment]) == Usage(1, 5, 4, {"rdma/hca": 8})
+    for passes in (Quota(gpus=4, resources={"rdma/hca": 8}), Quota(gpus=4, resources={"rdma/hca": None}), Quota(gpus=12)):
+        assert _refused(experiment, passes) == ""
+    assert _refused(experiment, Quota(resources={"rdma/hca": 7})).endswith(
+        "7 rdma/hca for its live stages, has 0 and would have 8: 1 too many"
+    )
+    assert _refused(experiment, Quota(gpus=3, resources={"rdma/hca": None})).endswith("has 0 and would have 4: 1 too many")
+    with pytest.raises(BadRequest, match="SOLFA_QUOTAS"):
+        Settings.from_environment({"SOLFA_QUOTAS": '{"speech": {"resources": {"cpu": 1}}}'})
+
+
+def _refused(experiment: Experiment, quota: Quota) -> str:
+    """The sentence for what goes beyond, or nothing."""
+    guard = quota_guard(experiment, {experiment.project: quota})
+    try:
+        if guard:
+            guard([])
+    except QuotaExceeded as error:
+        return error.message.partition(". ")[0]
+    return ""
+
+
 def test_a_project_has_its_own_quota_or_that_of_all_others() -> None:
     quotas = {"speech": Quota(gpus=1), "*": Quota(experiments=2)}
     assert quota_of("speech", quotas) == Quota(gpus=1)
