@@ -124,11 +124,11 @@ EXPERIMENT = Board(
         (
             "Speed",
             (
-                by_stage("Tokens a second", "none", "On all machines together.", "solfa_experiment_tokens_per_second"),
+                by_stage("Tokens a second", "none", "On all machines together, over the last minute or so.", "solfa_experiment_tokens_per_second"),
                 by_stage(
                     "Time waiting for data",
                     "percentunit",
-                    "Share of the time that the loop waited for its next batch.",
+                    "Share of the last minute or so that the loop waited for its next batch.",
                     "solfa_experiment_data_wait_ratio",
                 ),
                 by_stage(
