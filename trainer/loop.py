@@ -58,8 +58,8 @@ def train(job: Job) -> Progress:
     with Batches(job.data, sampler, job.sampling_weights, training.global_batch, (world.rank, world.size)) as batches:
         stream = iter(batches)
         while progress.step < training.steps:
-            batch = next(stream)
-            meter.got_batch()
+            with meter.waiting():
+                batch = next(stream)
             step = progress.step + 1
             rate = set_learning_rate(optimizer, step, training)
 
@@ -75,16 +75,16 @@ def train(job: Job) -> Progress:
             meter.did_step(seen, norm, rate)
 
             if step == training.steps or (training.evaluate_every and step % training.evaluate_every == 0):
-                meter.doing("evaluating")
-                found = evaluate(job.model, job.data, world, training, training.evaluate_sequences, job.context.reporter.moves)
+                with meter.aside("evaluating"):
+                    found = evaluate(job.model, job.data, world, training, training.evaluate_sequences, job.context.reporter.moves)
                 progress.evaluations.append(EvaluationPoint(step=step, evaluation=found))
 
             stopping = world.agree(stop_requested())
             if stopping or step % training.save_every == 0 or step == training.steps:
-                meter.doing("saving")
-                progress.seconds = meter.seconds()
-                progress.history += history.flush()
-                states.save(job.model.model, optimizer, progress)
+                with meter.aside("saving"):
+                    progress.seconds = meter.seconds()
+                    progress.history += history.flush()
+                    states.save(job.model.model, optimizer, progress)
             if stopping and step < training.steps:
                 raise Interrupted
     return progress

@@ -2,6 +2,8 @@
 
 import logging
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -10,6 +12,7 @@ import torch
 from api.domains import DomainWeights
 from trainer.context import StageContext
 from trainer.doremi import averaged
+from trainer.pace import Pace
 from trainer.parallel import ParallelModel
 from trainer.state import Progress
 from trainer.steps import StepRecord
@@ -23,30 +26,46 @@ PEAK_BF16 = {"H100": 989e12, "H200": 989e12, "A100": 312e12, "L4 ": 121e12}  # d
 class Meter:
     """Timers and figures of one attempt."""
 
-    def __init__(self, context: StageContext, model: ParallelModel, progress: Progress) -> None:
+    def __init__(
+        self, context: StageContext, model: ParallelModel, progress: Progress, clock: Callable[[], float] = time.perf_counter
+    ) -> None:
+        self._clock = clock
         self._context, self._progress = context, progress
         self._training = context.config.spec.training_for(context.config.plan.kind)
         self._flops = model.model.flops_per_token(context.config.spec.sequence_length)
-        self._started = time.perf_counter()
+        self._started = clock()
         self._seconds_before = progress.seconds
-        self._first_step, self._tokens_before = progress.step, progress.tokens
-        self._waited, self._mark = 0.0, self._started
+        self._first_step = progress.step
+        self._waited, self._aside = 0.0, 0.0
+        self._pace = Pace(self._started, progress.tokens)
         self._reported = self._logged = float("-inf")
         self._fields: dict[str, Any] = {"resumed_from": progress.step}
         self.doing("training")
 
     def seconds(self) -> float:
         """Training time of all attempts so far."""
-        return self._seconds_before + time.perf_counter() - self._started
+        return self._seconds_before + self._clock() - self._started
 
     def doing(self, activity: str) -> None:
         self._context.reporter.progress(activity, self._progress.step, self._training.steps, **self._fields)
 
-    def got_batch(self) -> None:
-        self._waited += time.perf_counter() - self._mark
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Within it the loop waits for its next batch."""
+        began = self._clock()
+        yield
+        self._waited += self._clock() - began
+
+    @contextmanager
+    def aside(self, activity: str) -> Iterator[None]:
+        """Within it the loop does `activity`: its time is none of training, so that a speed tells of steps alone."""
+        began = self._clock()
+        self.doing(activity)
+        yield
+        self._aside += self._clock() - began
 
     def did_step(self, seen: StepRecord, norm: float, rate: float) -> None:
-        now = time.perf_counter()
+        now = self._clock()
         if now - self._reported >= REPORT_SECONDS or self._progress.step == self._training.steps:
             self._reported = now
             self._fields = self._figures(seen, norm, rate, now)
@@ -54,21 +73,20 @@ class Meter:
         if now - self._logged >= LOG_SECONDS or self._progress.step == self._training.steps:
             self._logged = now
             self._log(seen)
-        self._mark = time.perf_counter()
 
     def _figures(self, seen: StepRecord, norm: float, rate: float, now: float) -> dict[str, Any]:
         progress, names = self._progress, self._context.config.spec.domain_names
-        elapsed = max(now - self._started, 1e-9)
-        speed = (progress.tokens - self._tokens_before) / elapsed
-        steps_done = progress.step - self._first_step
+        self._pace.add(now - self._aside, progress.tokens, self._waited)
+        speed = self._pace.tokens_per_second
+        a_step = (now - self._started) / (progress.step - self._first_step)  # with evaluations and saves, which come again too
         fields: dict[str, Any] = {
             "resumed_from": self._first_step,
             "loss": seen.loss,
             "gradient_norm": norm,
             "learning_rate": rate,
             "tokens_per_second": speed,
-            "data_wait_share": self._waited / elapsed,
-            "seconds_left": elapsed / steps_done * (self._training.steps - progress.step),
+            "data_wait_share": self._pace.wait_share,
+            "seconds_left": a_step * (self._training.steps - progress.step),
             "mfu": self._mfu(speed),
             "epochs": dict(zip(names, progress.epochs, strict=True)),
             "domain_losses": {name: float(loss) for name, loss in zip(names, seen.domain_losses, strict=True) if not np.isnan(loss)},

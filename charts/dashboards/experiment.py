@@ -171,7 +171,13 @@ EXPERIMENT = Board(
         (
             "Speed",
             (
-                by_stage("Tokens a second", TOKENS, "On all machines together.", "solfa_experiment_tokens_per_second", width=8),
+                by_stage(
+                    "Tokens a second",
+                    TOKENS,
+                    "On all machines together, over the last minute or so.",
+                    "solfa_experiment_tokens_per_second",
+                    width=8,
+                ),
                 by_stage(
                     "Model FLOPs utilisation",
                     "percentunit",
@@ -183,21 +189,30 @@ EXPERIMENT = Board(
                 by_stage(
                     "Time waiting for data",
                     "percentunit",
-                    "Share of the time that the loop waited for its next batch.",
+                    "Share of the last minute or so that the loop waited for its next batch.",
                     "solfa_experiment_data_wait_ratio",
                     width=8,
                 ),
                 by_stage(
                     "Report age",
                     "s",
-                    "Time since the running attempt last reported; past a few minutes it hangs.",
+                    "Time since the running attempt last reported; past a few minutes its machine or its bucket is away.",
                     "solfa_experiment_report_age_seconds",
+                    width=8,
+                ),
+                by_stage(
+                    "Standing still",
+                    "s",
+                    "Time since the running attempt last got on; past a quarter of an hour it hangs.",
+                    "solfa_experiment_progress_age_seconds",
+                    width=8,
                 ),
                 by_stage(
                     "Processes",
                     "none",
                     "That train together: it changes as machines come and go.",
                     "solfa_experiment_processes",
+                    width=8,
                 )._replace(decimals=0),
             ),
         ),

@@ -61,11 +61,22 @@ OVERVIEW = Board(
                     ((highest("solfa_stage_phase_age_seconds", "kind, phase"), "{{kind}} {{phase}}"),),
                 ),
                 Panel(
+                    "Silent and still",
+                    "lines",
+                    "s",
+                    "Of running stages, by kind: how long the most silent has not reported, and how long the stillest has not got on.",
+                    (
+                        (highest("solfa_stage_report_age_seconds", "kind"), "{{kind}}, silent"),
+                        (highest("solfa_stage_progress_age_seconds", "kind"), "{{kind}}, still"),
+                    ),
+                ),
+                Panel(
                     "Tokens a second, by experiment",
                     "stack",
                     TOKENS,
                     "Training speed of all that runs.",
                     ((of_experiments("solfa_experiment_tokens_per_second"), "{{project}} / {{experiment}}"),),
+                    width=24,
                 ),
             ),
         ),
