@@ -197,7 +197,8 @@ class NetworkPolicy(Group):
     enabled: bool = True
     """Whether the service answers on its port only, and training pods take connections from those of their release only."""
     clients: list[dict[str, Any]] = []
-    """NetworkPolicyPeers that may reach the service, and training pods' metrics: Prometheus among them. Empty: anyone."""
+    """NetworkPolicyPeers that may reach the service, and training pods' metrics: Prometheus among them. Empty: anyone reaches the
+    service, which asks for a token, and nobody the metrics of training pods, which ask for none."""
 
 
 class DisruptionBudget(Group):

@@ -10,7 +10,7 @@ from services.launch.access import NEEDED
 from services.quotas import Quota
 from services.server import place
 from services.settings import Settings
-from tests.charts.rendering import CHART, HELM, ROOT, VALUES, containers, helm, objects, pods, refusal, render
+from tests.charts.rendering import CHART, HELM, KUBERNETES, ROOT, VALUES, containers, helm, objects, pods, refusal, render
 from tests.reference import assert_golden
 
 pytestmark = pytest.mark.skipif(HELM is None, reason="helm is not installed")
@@ -120,6 +120,41 @@ def test_an_installation_without_a_word_of_values_is_whole() -> None:
     )
     assert "/var/lib/solfa-bucket" in {mount["mountPath"] for mount in pod["containers"][0]["volumeMounts"]}
     assert deployment["spec"]["strategy"] == {"type": "Recreate"}
+
+
+def notes(*more: str) -> str:
+    """What a person is told who installs it."""
+    done = helm("install", "solfa", CHART, "--dry-run=client", "--kube-version", KUBERNETES, *more)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.partition("NOTES:")[2]
+
+
+def test_metrics_of_training_pods_which_ask_for_no_token_reach_nobody_but_those_who_are_named() -> None:
+    prometheus = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}
+
+    def rules(*more: str) -> list[dict[str, Any]]:
+        policies = [one for one in objects(render(CHART / "values.yaml", *more)) if one["kind"] == "NetworkPolicy"]
+        (found,) = (one["spec"]["ingress"] for one in policies if one["metadata"]["name"] == "solfa-trainer")
+        return list(found)
+
+    (ours,) = rules()
+    assert "ports" not in ours
+    named = ("--set-json", f"networkPolicy.clients=[{json.dumps(prometheus)}]")
+    assert rules(*named)[1:] == [{"ports": [{"port": 9400, "protocol": "TCP"}], "from": [prometheus]}]
+    sentence = "Metrics of training pods reach nobody"
+    assert sentence in notes()
+    assert sentence not in notes(*named)
+    assert sentence not in notes("--set", "networkPolicy.enabled=false")
+
+
+def test_who_installs_it_is_told_what_goes_when_it_goes() -> None:
+    both = notes()
+    assert "every weight and model with it" in both
+    assert "database.volume.keep" in both
+    for name in ("keep=true", "existingClaim=mine"):
+        said = notes("--set", f"bucket.volume.{name},database.volume.{name}")
+        assert "when the release goes" not in said
+    assert "bucket.volume.keep" not in notes("--set", "bucket.url=s3://solfa")
 
 
 def test_a_registrys_credentials_become_a_secret_that_all_pods_pull_with() -> None:

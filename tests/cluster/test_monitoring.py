@@ -56,6 +56,7 @@ def _any_object(plural: str, kind: str) -> Json:
 @pytest.fixture(scope="module")
 def watched_release(operator_kinds: None, namespace: Namespace, images: Images, object_store: ObjectStore) -> Iterator[Release]:
     values = ("monitoring.monitor=PodMonitor", "monitoring.rules=true", "monitoring.dashboards=true")
+    values += ("networkPolicy.clients[0].ipBlock.cidr=0.0.0.0/0",)  # Prometheus runs on this machine
     with installed(namespace, images, object_store, *values) as made:
         yield made
 
