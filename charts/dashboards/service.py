@@ -82,7 +82,7 @@ SERVICE = Board(
                     "Experiments without series",
                     "number",
                     "none",
-                    "Live experiments that the cap on series leaves out (SOLFA_METRICS_EXPERIMENTS): now, and begun within the range of time.",
+                    "Live experiments that the cap on series leaves out (SOLFA_METRICS_EXPERIMENTS): now, and new ones.",
                     (
                         (f"max(solfa_experiments_without_series{{{AT}}})", "now"),
                         (f"sum(increase(solfa_experiments_dropped_total{{{AT}}}[$__range]))", "in this time"),
