@@ -68,9 +68,14 @@ class _History(BaseModel):
 class Client:
     """A context manager. Every method raises the SolfaError that the service answered with, or ServiceUnreachable."""
 
-    def __init__(self, url: str, transport: httpx.BaseTransport | None = None, token: str = "", project: str = "") -> None:
-        """`token`: where the service asks for one. `project`: for who may see every one, the one that is meant."""
-        self.url = url
+    def __init__(
+        self, url: str, transport: httpx.BaseTransport | None = None, token: str = "", project: str = "", advice: str = ""
+    ) -> None:
+        """`token`: where the service asks for one. `project`: for who may see every one, the one that is meant. `advice`: the end of the
+        sentence where no service answers."""
+        self.url, self.project, self._advice = url, project, advice
+        if not url.startswith(("http://", "https://")):
+            raise BadRequest(f"{url!r} is no address of a service; write {_written_out(url)}.")
         said = {"Authorization": f"Bearer {token}" if token else "", PROJECT_HEADER: project}
         headers = {name: value for name, value in said.items() if value}
         try:
@@ -284,7 +289,12 @@ class Client:
             raise self._unreachable(error) from error
 
     def _unreachable(self, error: httpx.HTTPError) -> ServiceUnreachable:
-        return ServiceUnreachable(f"No service answers at {self.url} ({error or type(error).__name__}); start one with `solfa up`.")
+        return ServiceUnreachable(f"No service answers at {self.url} ({error or type(error).__name__}){self._advice}.")
+
+
+def _written_out(url: str) -> str:
+    """An address without its scheme, with it; an example for what is none."""
+    return f"http://{url}" if re.fullmatch(r"[\w.-]+(:\d+)?(/.*)?", url) else "one such as http://127.0.0.1:8700"
 
 
 def _lines(chunks: Iterator[str]) -> Iterator[str]:

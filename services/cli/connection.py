@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from pydantic import BaseModel
 
+from api.errors import ServiceUnreachable
 from services.settings import Settings
 
 if TYPE_CHECKING:
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 Url = Annotated[str | None, typer.Option("--url", help="Address of the service, also SOLFA_URL (default: the one in the home).")]
 Home = Annotated[Path | None, typer.Option("--home", help="Folder of the embedded service, also SOLFA_HOME (default: ./.solfa).")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a program.")]
+DEFAULT_HOME = Settings().home
 
 
 class Running(BaseModel):
@@ -42,14 +44,17 @@ def running(home: Path) -> Running | None:
 
 
 def connect(url: str | None, home: Path | None) -> "Client":
+    """Raises ServiceUnreachable where a home was named and no service runs in it: whatever listens elsewhere was not meant."""
     from api.client import Client  # noqa: PLC0415  # a tenth of a second that `up` need not wait
 
     settings = Settings.from_environment(home=home, url=url)
-    address = settings.url
+    address, advice = settings.url, ""
     if not address:
         found = running(settings.home)
-        address = found.url if found else f"http://{settings.host}:{settings.port}"
-    return Client(address, token=settings.token.get_secret_value(), project=settings.project)
+        if found is None and settings.home != DEFAULT_HOME:
+            raise ServiceUnreachable(f"No service runs in {settings.home}; start one with `solfa up{options(None, settings.home)}`.")
+        address, advice = found.url if found else f"http://{settings.host}:{settings.port}", "; start one with `solfa up`"
+    return Client(address, token=settings.token.get_secret_value(), project=settings.project, advice=advice)
 
 
 def options(url: str | None, home: Path | None) -> str:

@@ -1,6 +1,7 @@
 """Commands on experiments: validate, plan, submit, list, status, logs, events, cancel, retry, resize, delete."""
 
 import hashlib
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
@@ -8,7 +9,8 @@ from typing import Annotated
 import typer
 from pydantic import BaseModel
 
-from api.errors import BadRequest, NotFound
+from api import keys
+from api.errors import BadRequest, NotFound, ServiceUnreachable
 from api.experiment import ExperimentPhase
 from api.plan import make_plan
 from api.spec import parse_spec
@@ -30,13 +32,13 @@ def validate(spec: SpecFile, url: Url = None, home: Home = None, as_json: AsJson
     """
     text = read_spec(spec)
     parsed = parse_spec(text)
-    with connect(url, home) as client:
-        if client.ready():
-            validated = client.validate(text)
-        else:
-            err.print("No service answers, so only the spec itself was checked, not its sources.", style="dim")
-            digest = hashlib.sha256(text.encode()).hexdigest()
-            validated = Validated(name=parsed.name, spec_sha256=digest, plan=make_plan(parsed), launches=[])
+    validated = None
+    with suppress(ServiceUnreachable), connect(url, home) as client:
+        validated = client.validate(text) if client.ready() else None
+    if validated is None:
+        err.print("No service answers, so only the spec itself was checked, not its sources.", style="dim")
+        digest = hashlib.sha256(text.encode()).hexdigest()
+        validated = Validated(name=parsed.name, spec_sha256=digest, plan=make_plan(parsed), launches=[])
     if as_json:
         print_json(validated)
     else:

@@ -16,7 +16,7 @@ from typing import IO, Annotated
 import typer
 
 from api.errors import Conflict, NotFound, SolfaError
-from services.cli.connection import Home, Running, options, running
+from services.cli.connection import DEFAULT_HOME, Home, Running, options, running
 from services.cli.screen import err, out
 from services.settings import Settings
 
@@ -28,8 +28,8 @@ LOCK_SECONDS = 5.0  # for a service that is just ending, and for looks of other 
 def up(
     home: Home = None,
     host: Annotated[str | None, typer.Option(help="Address to listen on (default: 127.0.0.1).")] = None,
-    port: Annotated[int | None, typer.Option(help="Port (default: 8700; 0 takes a free one).")] = None,
-    slots: Annotated[int | None, typer.Option(help="Attempts that run at once (default: 1).")] = None,
+    port: Annotated[int | None, typer.Option(min=0, max=65535, help="Port (default: 8700; 0 takes a free one).")] = None,
+    slots: Annotated[int | None, typer.Option(min=1, help="Attempts that run at once (default: 1).")] = None,
     detach: Annotated[bool, typer.Option("--detach", help="Run in the background, with a log file in the home.")] = False,
 ) -> None:
     """Start the service with everything embedded: database, bucket and launcher in one folder.
@@ -39,8 +39,13 @@ def up(
     settings = Settings.from_environment(home=home, host=host, port=port, slots=slots)
     settings.make_home()
     if found := running(settings.home):
-        out.print(f"A service runs already in {settings.home}: {found.url}", soft_wrap=True)
+        said = f"A service runs already in {settings.home}: {found.url}"
+        if (host, port, slots) != (None, None, None):
+            raise Conflict(f"{said}; its options stay as they were: `solfa down{_reach(settings)}` first.")
+        out.print(said, soft_wrap=True)
         return
+    if settings.reach.roots == ():
+        err.print("No spec may read a file: name folders that specs may read, such as SOLFA_DATA_ROOTS=/data.", soft_wrap=True)
     if detach:
         _detach(settings)
         return
@@ -81,7 +86,7 @@ def _say(record: Path, url: str, settings: Settings) -> None:
 
 def _reach(settings: Settings) -> str:
     """What other commands need to find this home."""
-    return "" if settings.home == Settings().home else options(None, settings.home)
+    return "" if settings.home == DEFAULT_HOME else options(None, settings.home)
 
 
 def _detach(settings: Settings) -> None:

@@ -105,12 +105,10 @@ def everything(client: Client) -> Iterator[Callable[[], object]]:
 
 def test_nobody_there_is_said_by_every_call() -> None:
     [port] = free_ports(1)
-    with Client(f"http://127.0.0.1:{port}") as client:
+    with Client(f"http://127.0.0.1:{port}", advice="; start one") as client:
         assert not client.ready()
         for call in everything(client):
-            with pytest.raises(
-                ServiceUnreachable, match=rf"No service answers at http://127.0.0.1:{port}.*start one with `solfa up`"
-            ) as caught:
+            with pytest.raises(ServiceUnreachable, match=rf"No service answers at http://127.0.0.1:{port}.*; start one\.$") as caught:
                 call()
             assert caught.value.retryable
 
@@ -130,6 +128,12 @@ def test_a_service_that_says_nothing_is_given_up(monkeypatch: pytest.MonkeyPatch
 def test_an_address_that_is_none_is_an_error_of_ours(url: str) -> None:
     with pytest.raises((BadRequest, ServiceUnreachable)), Client(url) as client:
         client.get("x")
+
+
+@pytest.mark.parametrize("url", ["localhost:8799", "solfa.example.com/there"])
+def test_an_address_without_its_scheme_is_told_with_it(url: str) -> None:
+    with pytest.raises(BadRequest, match=f"write http://{url}\\.$"):
+        Client(url)
 
 
 FOREIGN = {

@@ -7,7 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 
+from tests.builders import make_spec
 from tests.services.waiting import wait_for
 from tests.solfa import Solfa, kill
 
@@ -25,7 +27,11 @@ def test_up_behind_again_and_down(solfa: Solfa) -> None:
     record = json.loads((solfa.home / "service.json").read_text())
     assert str(record["pid"]) in said
     assert solfa.json("list") == []
-    assert solfa.run("up") == f"A service runs already in {solfa.home}: {record['url']}\n"
+    already = f"A service runs already in {solfa.home}: {record['url']}"
+    assert solfa.run("up") == f"{already}\n"
+    for option in (("--slots", "2"), ("--host", "0.0.0.0"), ("--port", "8701")):
+        said = solfa.error("up", "--detach", *option, code=6)
+        assert said == f"solfa: {already}; its options stay as they were: `solfa down --home {solfa.home}` first.\n"
     assert solfa.run("down") == "The service has stopped.\n"
     wait_for(lambda: not solfa.processes("services"))
     assert not (solfa.home / "service.json").exists()
@@ -71,8 +77,29 @@ def test_a_home_that_cannot_be_one(solfa: Solfa) -> None:
     assert len(said.splitlines()) == 1
 
 
-def test_settings_that_are_none(solfa: Solfa) -> None:
-    assert "SOLFA_SLOTS" in solfa.error("up", "--slots", "0", code=2)
+@pytest.mark.parametrize(
+    "words", [("up", "--slots", "0"), ("up", "--port", "80000"), ("token", "create", "me", "--days", "0")], ids=lambda words: words[-2]
+)
+def test_an_option_that_cannot_be_is_named(solfa: Solfa, words: tuple[str, ...]) -> None:
+    assert words[-2] in solfa.error(*words, code=2)
+
+
+def test_a_home_that_was_named_is_asked_alone(solfa: Solfa) -> None:
+    """Whatever listens on the usual port was not meant."""
+    said = f"solfa: No service runs in {solfa.home}; start one with `solfa up --home {solfa.home}`.\n"
+    assert solfa.error("delete", "again", code=7) == said
+    assert solfa.error("list", "--home", str(solfa.home), code=7) == said
+    spec = solfa.folder / "spec.yaml"
+    spec.write_text(yaml.safe_dump(make_spec().model_dump(mode="json", exclude_unset=True)))
+    assert "only the spec itself was checked" in solfa.result("validate", str(spec)).stderr
+
+
+def test_up_says_where_no_spec_may_read_a_file(solfa: Solfa, monkeypatch: pytest.MonkeyPatch) -> None:
+    warning = "No spec may read a file: name folders that specs may read, such as SOLFA_DATA_ROOTS=/data."
+    assert warning in solfa.error("up", "--detach", "--port", "0", "--host", "0.0.0.0", code=6)
+    plain = Solfa.environment
+    monkeypatch.setattr(Solfa, "environment", lambda one, columns=80: {**plain(one, columns), "SOLFA_DATA_ROOTS": "/data"})
+    assert warning not in solfa.error("up", "--detach", "--port", "0", "--host", "0.0.0.0", code=6)
 
 
 def test_commands_say_the_home_that_was_typed(solfa: Solfa) -> None:
