@@ -22,8 +22,8 @@ class Exit(IntEnum):
 
 
 TABLE = (
-    "Exit codes: 0 done; 1 the experiment failed, or another error; 2 wrong usage; 3 a bad spec; 4 not found; 5 not there yet; "
-    "6 a conflict, such as a name that is taken; 7 no service answers; 8 a replay that disagrees; "
+    "Exit codes: 0 done; 1 the experiment failed or was cancelled, or another error; 2 wrong usage; 3 a bad spec; 4 not found; "
+    "5 not there yet; 6 a conflict, such as a name that is taken; 7 no service answers; 8 a replay that disagrees; "
     "9 a token is missing, or may not do this; 130 Ctrl-C (the run goes on)."
 )
 

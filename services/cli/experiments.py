@@ -46,7 +46,7 @@ def validate(spec: SpecFile, url: Url = None, home: Home = None, as_json: AsJson
 
 
 def plan(spec: SpecFile, as_json: AsJson = False) -> None:
-    """Print the stages that a spec would run, and what each waits for; no service is needed."""
+    """Print the stages that a spec would run, what each needs, and what it waits for; no service is needed."""
     parsed = parse_spec(read_spec(spec))
     if as_json:
         print_json(make_plan(parsed))
@@ -85,10 +85,11 @@ def list_experiments(
     """All experiments, newest first."""
     with connect(url, home) as client:
         found = list(client.experiments(phase))
+        project = client.project
     if as_json:
         print_json(found)
     else:
-        out.print(list_view(found))
+        out.print(list_view(found, project))
 
 
 def status(
@@ -191,5 +192,9 @@ def _newest_stage(stages: list[StageView], name: str) -> str:
     """The stage that runs, or the last that ran."""
     tried = [stage for stage in stages if stage.attempts]
     if not tried:
-        raise NotFound(f"No stage of {name} has been tried yet; its results were adopted, or it waits (see `solfa status {name}`).")
+        adopted = next((stage for stage in reversed(stages) if stage.adopted and stage.result_key), None)
+        if adopted and adopted.result_key:
+            donor, there = keys.owner(adopted.result_key)
+            raise NotFound(f"No stage of {name} has a log of its own: {adopted.name} was taken over from {there} of {donor}.")
+        raise NotFound(f"No stage of {name} has been tried yet; `solfa status {name}` says what it waits for.")
     return next((stage.name for stage in tried if not stage.phase.terminal), tried[-1].name)

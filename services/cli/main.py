@@ -1,6 +1,7 @@
 """The commands of `solfa` by subject, and the one place where an error becomes a sentence and an exit code."""
 
 import sys
+from typing import Annotated
 
 import typer
 
@@ -23,10 +24,33 @@ SUBJECTS = {
     "What a search found": (weights, compare, data, replay, report),
 }
 
-app = typer.Typer(help=HELP, epilog=TABLE, no_args_is_help=True)
+ENVIRONMENT = (
+    "Environment: SOLFA_TOKEN is shown to a service that asks for a token; SOLFA_PROJECT is the project that is meant, for who may see "
+    "several; SOLFA_DATA_ROOTS names the folders that specs may read, to `solfa up`: needed where it listens on more than this machine."
+)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        from services.metrics import VERSION  # noqa: PLC0415  # a fifth of a second that no command needs
+
+        print(f"solfa {VERSION}")
+        raise typer.Exit
+
+
+app = typer.Typer(help=HELP, epilog=f"{ENVIRONMENT}\n\n{TABLE}", no_args_is_help=True)
 for _subject, _commands in SUBJECTS.items():
     for _command in _commands:
         app.command(_command.__name__.partition("_")[0], rich_help_panel=_subject)(_command)
+
+
+@app.callback()
+def solfa(
+    version: Annotated[bool, typer.Option("--version", help="Print the version.", callback=_version, is_eager=True)] = False,
+) -> None:
+    pass
+
+
 app.command("audit", rich_help_panel="Who may do what")(audit)
 app.add_typer(tokens_app, name="token", rich_help_panel="Who may do what")
 

@@ -38,6 +38,8 @@ def weights(
     """
     if current and (export or wait):
         raise BadRequest("--current shows the weights of now as bars or JSON; leave --format and --wait out.")
+    if export and as_json:
+        raise BadRequest("--format says how they are printed; leave --json out, or give --format json.")
     with connect(url, home) as client:
         if export:
             print(client.export(name, export, wait), end="")

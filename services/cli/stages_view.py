@@ -8,7 +8,8 @@ from rich.text import Text
 from rich.tree import Tree
 
 from api.plan import Plan, PlannedStage
-from api.spec import ExperimentSpec
+from api.spec import Compute, ExperimentSpec
+from api.stage_config import ExitCode
 from api.stages import StageKind, StagePhase
 from api.views import ExperimentSummary, ExperimentView, StageView
 from services.progress import elapsed, progress
@@ -50,8 +51,8 @@ def status_view(experiment: ExperimentView, stages: list[StageView], now: dateti
 def _last_words(stage: StageView) -> list[Text]:
     """Of a stage that failed: where and how, and the last lines that were written there."""
     failure = stage.failure
-    if failure is None or not failure.last_lines:
-        return []
+    if failure is None or not failure.last_lines or (failure.rank is not None and failure.exit_code == ExitCode.BAD_CONFIG):
+        return []  # the last: its sentence, which the stage's row shows, says it all
     told = {"exit code": failure.exit_code, "rank": failure.rank, "replica": failure.replica}
     known = ", ".join(f"{name} {value}" for name, value in told.items() if value is not None)
     lines = [Text(f"   {line}", style="dim") for line in failure.last_lines[-LAST_LINES:]]
@@ -87,23 +88,43 @@ def change_line(stage: StageView) -> str:
     return f"{stage.name}: {'adopted' if stage.adopted else stage.phase}{said}"
 
 
-def list_view(experiments: list[ExperimentSummary]) -> RenderableType:
+def list_view(experiments: list[ExperimentSummary], project: str) -> RenderableType:
+    """A row an experiment; `project` is the one that was meant, "" for whichever may be seen."""
+    if not experiments:
+        within = f" in the project {project}" if project else ""
+        return Text(f"There are no experiments{within} yet; submit one with `solfa submit SPEC`.")
+    several = len({one.project for one in experiments}) > 1
     table = Table(box=None, padding=(0, 1))
-    for column in ("name", "phase", "stages", "created"):
+    for column in ("name", "id", *(("project",) if several else ()), "phase", "stages", "created"):
         table.add_column(column)
     for one in experiments:
         done, total = one.stages.get(StagePhase.SUCCEEDED, 0), sum(one.stages.values())
-        table.add_row(one.name, str(one.phase), f"{done} of {total} done", f"{one.created_at.astimezone():%Y-%m-%d %H:%M}")
-    return table if experiments else Text("There are no experiments yet; submit one with `solfa submit SPEC`.")
+        told = (str(one.phase), f"{done} of {total} done", f"{one.created_at.astimezone():%Y-%m-%d %H:%M}")
+        table.add_row(one.name, one.id, *((one.project,) if several else ()), *told)
+    return table
 
 
 def plan_view(spec: ExperimentSpec, plan: Plan) -> RenderableType:
-    """Each stage, what it trains or makes, and what it waits for."""
+    """Each stage, what it trains or makes, what it needs, and what it waits for."""
     tree = Tree(Text.assemble((spec.name, "bold"), f": {len(spec.domains)} domains, {len(plan.stages)} stages"))
     for stage in plan.stages:
+        on = (f"\n  on {_compute(spec.compute_for(stage.kind))}", "dim")
         after = (f"\n  after {', '.join(stage.needs)}", "dim") if stage.needs else ""
-        tree.add(Text.assemble((stage.name, "bold"), f"  {_purpose(spec, stage)}", after))
+        tree.add(Text.assemble((stage.name, "bold"), f"  {_purpose(spec, stage)}", on, after))
     return tree
+
+
+def _compute(compute: Compute) -> str:
+    """The machines of a stage, and what each of them has."""
+    least, most = compute.replicas.min, compute.replicas.max
+    machines = _machines(most) if least == most else f"{least} to {most} machines"
+    devices = {"GPU": compute.gpus, **compute.resources}
+    has = [_count(compute.cpus, "CPU"), *(_count(number, name) for name, number in devices.items() if number), f"{compute.memory_mb:,} MiB"]
+    return f"{machines} with {', '.join(has)}"
+
+
+def _count(number: float, name: str) -> str:
+    return f"{number:g} {name}{'s' if number != 1 and '/' not in name else ''}"
 
 
 def _purpose(spec: ExperimentSpec, stage: PlannedStage) -> str:
@@ -112,7 +133,8 @@ def _purpose(spec: ExperimentSpec, stage: PlannedStage) -> str:
     if stage.kind is StageKind.EVALUATE:
         return "held-out loss of each large model, domain by domain"
     training = spec.training_for(stage.kind)
-    size = f"{training.steps:,} steps of {training.global_batch:,} sequences"
+    tokens = training.steps * training.global_batch * spec.sequence_length
+    size = f"{training.steps:,} steps of {training.global_batch:,} sequences ({tokens:,} tokens)"
     if stage.kind is StageKind.PROXY:
         return f"Group DRO ({stage.objective}), {size}"
     return f"{size} on {_mixture(stage)}"

@@ -290,7 +290,9 @@ def _one(connection: Connection, condition: Any, called: str) -> Experiment:
         return named
     if len(found) > 1:
         projects = ", ".join(sorted(experiment.project for experiment in found))
-        raise BadRequest(f"There is a {called} in each of the projects {projects}; name one, or ask for an id.")
+        raise BadRequest(
+            f"There is a {called} in each of the projects {projects}; set SOLFA_PROJECT to one, or use the id that `solfa list` shows."
+        )
     return found[0]
 
 

@@ -152,7 +152,8 @@ def test_the_administrator_sees_every_project_and_names_the_one_it_means(guarded
         assert {made[0].id, made[1].id} <= {one.id for one in every.experiments()}
         assert green.get("of-many").id == made[0].id
         answer = ask(guarded, "GET", "/v1/experiments/of-many", ADMIN)
-        assert "in each of the projects green, grey" in problem(answer, 400, "bad_request")["detail"]
+        detail = problem(answer, 400, "bad_request")["detail"]
+        assert "in each of the projects green, grey; set SOLFA_PROJECT to one, or use the id that `solfa list` shows" in detail
         assert every.get(made[1].id).project == "grey"
         assert ask(guarded, "GET", "/metrics", ADMIN).status_code == 200
 

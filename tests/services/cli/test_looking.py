@@ -6,14 +6,16 @@ from pathlib import Path
 import pytest
 
 from api.exports import FORMATS
+from services.metrics import VERSION
 from tests.services.running import Running
 from tests.solfa import Solfa
 
 
 def test_list(looker: Solfa) -> None:
     lines = looker.run("list").splitlines()
-    assert lines[0].split() == ["name", "phase", "stages", "created"]
-    assert [line.split()[:5] for line in lines[1:]] == [
+    assert lines[0].split() == ["name", "id", "phase", "stages", "created"]
+    assert [line.split()[1] for line in lines[1:]] == [one["id"] for one in looker.json("list")]
+    assert [[line.split()[0], *line.split()[2:6]] for line in lines[1:]] == [
         ["done", "succeeded", "7", "of", "7"],
         ["ended", "cancelled", "0", "of", "7"],
         ["broken", "failed", "3", "of", "7"],
@@ -24,10 +26,17 @@ def test_list(looker: Solfa) -> None:
     assert looker.json("list", "--phase", "pending") == []
 
 
+def test_list_says_the_project_that_was_meant(looker: Solfa, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = Solfa.environment
+    monkeypatch.setattr(Solfa, "environment", lambda one, columns=80: {**plain(one, columns), "SOLFA_PROJECT": "zzz"})
+    assert looker.run("list", "--phase", "pending").startswith("There are no experiments in the project zzz yet")
+
+
 def test_status_says_why_a_stage_waits_or_failed(looker: Solfa) -> None:
     said = " ".join(looker.run("status", "broken").split())
     assert "broken: failed" in said
     assert "✘ reference failed" in said
+    assert "ended with" not in said, "its own sentence says it all"
     assert "This stage was told to fail." in said
     assert "It needs reference, which did not succeed." in said
     record = looker.json("status", "live")
@@ -64,6 +73,7 @@ def test_weights_for_a_program(looker: Solfa, gallery: Running) -> None:
     assert looker.json("weights", "done") == gallery.get("/done/weights").json()
     for name in FORMATS:
         assert looker.run("weights", "done", "--format", name) == gallery.get(f"/done/weights?format={name}").text, name
+    assert "leave --json out" in looker.error("weights", "done", "--format", "megatron", "--json", code=2)
     assert looker.json("compare", "done") == gallery.get("/done/comparison").json()
     assert "there are json, csv, megatron" in looker.error("weights", "done", "--format", "no-such", code=2)
 
@@ -106,9 +116,17 @@ def test_a_name_that_can_be_none_reaches_nothing(looker: Solfa, name: str) -> No
     assert looker.error("status", name, code=4) == f"solfa: There is no {name!r}: a name has no slash in it and is no dot.\n"
 
 
+def test_help_says_the_version_and_what_the_environment_is_for(looker: Solfa) -> None:
+    assert looker.run("--version") == f"solfa {VERSION}\n"
+    said = looker.run("--help", columns=200)
+    assert all(name in said for name in ("SOLFA_TOKEN", "SOLFA_PROJECT", "SOLFA_DATA_ROOTS"))
+
+
 def test_where_nobody_answers(tmp_path: Path) -> None:
     alone = Solfa(tmp_path / "home", tmp_path, "http://127.0.0.1:9")
-    assert "No service answers at http://127.0.0.1:9" in alone.error("list", code=7)
+    said = alone.error("list", code=7)
+    assert "No service answers at http://127.0.0.1:9" in said
+    assert "solfa up" not in said, "somebody else's service is not to be started here"
     assert "No service answers" in alone.error("weights", "done", "--wait", "5", code=7)
 
 

@@ -1,7 +1,8 @@
 """What a person sees, against golden files of 80 and of 120 columns."""
 
 import io
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 
 import pytest
@@ -13,10 +14,10 @@ from api.plan import make_plan
 from api.results import Compared, Evaluation, MixtureRow, PreparedDomain
 from api.stage_config import StageReport
 from api.stages import StagePhase, StageReason
-from api.views import CurrentWeights, DataView, ExperimentView, FailureView, Provenance, StageView, Weights
+from api.views import CurrentWeights, DataView, ExperimentSummary, ExperimentView, FailureView, Provenance, StageView, Weights
 from services.cli.compare_view import compare_view
 from services.cli.data_view import data_view
-from services.cli.stages_view import plan_view, status_view
+from services.cli.stages_view import list_view, plan_view, status_view
 from services.cli.weights_view import current_view, weights_view
 from tests.builders import START, make_spec
 from tests.reference import assert_golden
@@ -24,7 +25,17 @@ from tests.reference import assert_golden
 DOMAINS = {"a-domain-with-quite-a-long-name": 0.42, "books": 0.3, "code": 0.2, "noise": 0.0004, "web": 0.0796}
 MIXTURES = ["averaged", "reference", "uniform", "hardest", "easiest"]
 NOW = START + timedelta(hours=1)
-FAILURE = FailureView(attempt=1, exit_code=64, rank=3, replica=None, last_lines=[f"line {number}" for number in range(12)])
+FAILURE = FailureView(attempt=1, exit_code=1, rank=3, replica=None, last_lines=[f"line {number}" for number in range(12)])
+
+
+@pytest.fixture(autouse=True)
+def _in_utc(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Moments are shown in the reader's own time."""
+    with monkeypatch.context() as changed:
+        changed.setenv("TZ", "UTC")
+        time.tzset()
+        yield
+    time.tzset()
 
 
 def plan(_: int) -> RenderableType:
@@ -49,6 +60,18 @@ def status(width: int) -> RenderableType:
     ]
     record = {"id": "xaaaaaaaaaa", "spec_sha256": "0" * 64, "created_at": START, "cancel_requested_at": None, "version": 1}
     return status_view(ExperimentView(name="pile", phase=ExperimentPhase.RUNNING, stages=stages, **record), stages, NOW, width)
+
+
+def projects(_: int) -> RenderableType:
+    """One name in two projects."""
+    made = [("xaaaaaaaaaa", "speech", StagePhase.SUCCEEDED), ("xbbbbbbbbbb", "text", StagePhase.RUNNING)]
+    return list_view(
+        [
+            ExperimentSummary(id=one, name="pile", project=project, phase=ExperimentPhase.RUNNING, created_at=START, stages={phase: 7})
+            for one, project, phase in made
+        ],
+        "",
+    )
 
 
 def _stage(
@@ -169,7 +192,7 @@ def data(_: int) -> RenderableType:
 
 
 @pytest.mark.parametrize("width", [80, 120])
-@pytest.mark.parametrize("view", [plan, status, weights, current, compare, compare_five, data], ids=lambda view: view.__name__)
+@pytest.mark.parametrize("view", [plan, status, projects, weights, current, compare, compare_five, data], ids=lambda view: view.__name__)
 def test_a_view_fits_its_terminal(view: Callable[[int], RenderableType], width: int) -> None:
     file = io.StringIO()
     Console(file=file, width=width, no_color=True, markup=False, emoji=False).print(view(width))
