@@ -152,9 +152,9 @@ class Experiments:
 
         def change(experiment: Experiment) -> Experiment:
             stage = self._stage(experiment, stage_name)
-            _check_range(replicas, spec_of(experiment).compute_for(stage.plan.kind).replicas, stage_name)
             if stage.phase.terminal:
                 raise Conflict(f"{stage_name} of {experiment.name} has {_ended_as(stage.phase)}; it has no machines any more.")
+            _check_range(replicas, spec_of(experiment).compute_for(stage.plan.kind).replicas, stage_name)
             return experiment.with_stage(stage.model_copy(update={"replicas": replicas}))
 
         return self._change(name_or_id, change, NewEvent("resize_requested", stage_name, {"replicas": replicas}), if_match, "resize")
@@ -164,7 +164,8 @@ class Experiments:
         experiment = self._store.get(name_or_id)
         _check_version(experiment, if_match)
         if experiment.phase not in TERMINAL:
-            raise Conflict(f"{experiment.name} is {experiment.phase}; cancel it first.")
+            first = "wait until it has ended" if experiment.phase is ExperimentPhase.CANCELLING else "cancel it first"
+            raise Conflict(f"{experiment.name} is {experiment.phase}; {first}.")
         self._bucket.exists(keys.spec(experiment.id))  # a bucket that is away says so before the record is gone
         self._store.delete(experiment.id, experiment.version, self._told("delete"))  # a retry in between wins
         self._bucket.delete(keys.spec(experiment.id))

@@ -1,5 +1,7 @@
 """How a failed stage ended, from what outlives its processes: the record, the failure that it wrote down, and the log that was kept."""
 
+import re
+
 from pydantic import ValidationError
 
 from api import keys
@@ -11,6 +13,9 @@ from api.views import FailureView
 from services.logs import LogKeeper
 
 SHOWN = 20  # lines
+_LAUNCHER = re.compile(r"(\[\d+\] )?[IWEF]\d{4} [\d:.]+ .*torch/distributed/")  # a line of torchrun's own, of no process of ours
+_LAUNCHER_FAILED = "torch.distributed.elastic.multiprocessing.errors.ChildFailedError"
+_TRACEBACK = "Traceback (most recent call last):"
 
 
 def failure_of(experiment: Experiment, stage: Stage, bucket: Bucket, logs: LogKeeper) -> FailureView | None:
@@ -20,13 +25,23 @@ def failure_of(experiment: Experiment, stage: Stage, bucket: Bucket, logs: LogKe
         return None
     told = _told(experiment, stage, attempt.number, bucket)
     lines = told.tail if told else []
+    if not lines:
+        lines = own_lines(_of_replica(logs.kept(experiment.id, stage.name, attempt.number), attempt.failed_replica))
     return FailureView(
         attempt=attempt.number,
         exit_code=told.exit_code if told else attempt.exit_code,
         rank=told.rank if told else None,
         replica=attempt.failed_replica,
-        last_lines=(lines or _of_replica(logs.kept(experiment.id, stage.name, attempt.number), attempt.failed_replica))[-SHOWN:],
+        last_lines=lines[-SHOWN:],
     )
+
+
+def own_lines(lines: list[str]) -> list[str]:
+    """Those of our processes alone: without torchrun's remarks, and its traceback and table of errors at the end. All, if none is left."""
+    end = next((place for place, line in enumerate(lines) if _LAUNCHER_FAILED in line), len(lines))
+    if end < len(lines):
+        end = next((place for place in range(end, -1, -1) if _TRACEBACK in lines[place]), end)
+    return [line for line in lines[:end] if not _LAUNCHER.match(line)] or lines
 
 
 def _told(experiment: Experiment, stage: Stage, attempt: int, bucket: Bucket) -> AttemptFailure | None:

@@ -138,6 +138,7 @@ def _jsonl(path: Path, field: str, domain: str, reach: Reach) -> Iterator[Docume
                 number += 1
     except (ValueError, EOFError, OSError, zlib.error, zstandard.ZstdError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else first_line(error)
+        reason = f"it is not JSON ({reason})" if isinstance(error, json.JSONDecodeError) else reason
         raise DataError(
             f"Domain {domain}: {path} cannot be read at line {number + 1}: {reason}; repair the file, or take it out of the source."
         ) from error

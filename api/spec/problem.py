@@ -26,7 +26,7 @@ def spec_error(problems: Sequence[Problem]) -> SpecError:
     first, many = problems[0], len(problems) > 1
     begin = f"The spec has {len(problems)} problem{'s' if many else ''}{'; the first' if many else ''}"
     return SpecError(
-        f"{begin}{', at ' + first.pointer if first.pointer else ''}: {first.message}.",
+        f"{begin}{', at ' + first.pointer if first.pointer else ''}: {first.message}{'' if first.message.endswith('?') else '.'}",
         problems=[problem.model_dump(exclude_none=True) for problem in problems],
     )
 

@@ -1,6 +1,7 @@
 """What pydantic found wrong, as a sentence that says what to do, at a JSON pointer into the posted document."""
 
 import difflib
+import re
 import typing
 from collections.abc import Iterable
 from typing import Any
@@ -24,6 +25,7 @@ _TYPES = {
     "model_type": "a mapping of fields",
     "model_attributes_type": "a mapping of fields",
 }
+_NUMBERS = {"int_type": r"[-+]?[0-9]+", "float_type": r"[-+]?[0-9]+(\.[0-9]*)?([eE][-+]?[0-9]+)?"}
 _BOUNDS = {
     "greater_than_equal": ("at least", "ge"),
     "greater_than": ("above", "gt"),
@@ -58,7 +60,8 @@ def to_problem(detail: ErrorDetails) -> Problem:
 def _sentence(detail: ErrorDetails, here: Any) -> str:
     kind, limits, given = detail["type"], detail.get("ctx", {}), detail["input"]
     if kind in _TYPES:
-        return f"this must be {_TYPES[kind]}, not {_shown(given)}"
+        quoted = isinstance(given, str) and kind in _NUMBERS and re.fullmatch(_NUMBERS[kind], given)
+        return f"this must be {_TYPES[kind]}, not {f'the text {_shown(given)}; take the quotes off' if quoted else _shown(given)}"
     if kind in _BOUNDS:
         words, limit = _BOUNDS[kind]
         return f"this must be {words} {limits[limit]:g}, not {_shown(given)}"

@@ -31,5 +31,7 @@ def audit(
         details = " ".join(f"{name}={value}" for name, value in entry.details.items())
         what = f"{entry.action} {details}".strip()
         spec = (entry.spec_sha256 or "")[:12]
-        table.add_row(f"{entry.at:%Y-%m-%d %H:%M:%S}", entry.by, entry.address, what, entry.project or "", entry.experiment or "", spec)
+        table.add_row(
+            f"{entry.at.astimezone():%Y-%m-%d %H:%M:%S}", entry.by, entry.address, what, entry.project or "", entry.experiment or "", spec
+        )
     out.print(table)

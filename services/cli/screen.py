@@ -20,13 +20,14 @@ def print_json(value: BaseModel | Sequence[BaseModel] | dict[str, Any]) -> None:
 
 
 def print_error(error: SolfaError) -> None:
-    """One sentence; for a spec, a line for each problem with where it is."""
-    err.print(Text.assemble(("solfa:", "bold red"), " ", error.message), soft_wrap=True)
-    if isinstance(error, SpecError):
-        for problem in error.extra.get("problems", []):
-            line = f"line {problem['line']}: " if problem.get("line") else ""
-            at = f"{problem['pointer']}: " if problem.get("pointer") else ""
-            err.print(f"  {line}{at}{problem['message']}", soft_wrap=True)
+    """One sentence; for a spec, a line for each problem with where it is, and none of them twice."""
+    problems = error.extra.get("problems", []) if isinstance(error, SpecError) else []
+    many = f"The spec has {len(problems)} problem{'s' if len(problems) > 1 else ''}:"
+    err.print(Text.assemble(("solfa:", "bold red"), " ", many if problems else error.message), soft_wrap=True)
+    for problem in problems:
+        line = f"line {problem['line']}: " if problem.get("line") else ""
+        at = f"{problem['pointer']}: " if problem.get("pointer") else ""
+        err.print(f"  {line}{at}{problem['message']}", soft_wrap=True)
 
 
 def is_live(console: Console) -> bool:

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 from rich.table import Table
 
 from api.access import IssuedToken, NewToken, Scope
@@ -13,6 +14,11 @@ from services.cli.connection import AsJson, Home, Url, connect
 from services.cli.screen import err, out
 from services.settings import Settings
 
+_RULES = {
+    "name": "NAME starts with a letter or a digit and holds those, spaces, `.`, `_`, `@` and `-`, at most 64",
+    "project": "--project starts with a lower-case letter and holds lower-case letters, digits and dashes, at most 40",
+    "experiment": "--weights is the name or the id of an experiment, at most 64 letters",
+}
 tokens_app = typer.Typer(help="Tokens: who may do what, where the service asks for one.", no_args_is_help=True)
 
 
@@ -22,7 +28,7 @@ def create(
     scope: Annotated[Scope, typer.Option(help="What it may do; each may do what those before it may.")] = Scope.SUBMIT,
     project: Annotated[str | None, typer.Option(help="Its project (default: one's own; an administrator's: every one).")] = None,
     weights: Annotated[str | None, typer.Option("--weights", metavar="EXPERIMENT", help="Only read this experiment's weights.")] = None,
-    days: Annotated[int | None, typer.Option(help="Until it expires (default: never).")] = None,
+    days: Annotated[int | None, typer.Option(min=1, max=3650, help="Until it expires (default: never).")] = None,
     offline: Annotated[bool, typer.Option("--offline", help="Write to the database itself: the first one, or a lost one.")] = False,
     url: Url = None,
     home: Home = None,
@@ -35,17 +41,28 @@ def create(
     try:
         asked = NewToken(name=name, scope=chosen, project=project, experiment=weights, days=days)
     except ValidationError as error:
-        raise BadRequest("; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())) from error
+        raise BadRequest("; ".join(_sentence(one) for one in error.errors()) + ".") from error
     if offline:
         issued = _offline(asked, Settings.from_environment(home=home))
     else:
         with connect(url, home) as client:
             issued = client.create_token(asked)
-    until = f", until {issued.expires_at:%Y-%m-%d}" if issued.expires_at else ""
+    until = f", until {_day(issued.expires_at)}" if issued.expires_at else ""
     of = f"project {issued.project}" if issued.project else "every project"
     of = f"experiment {issued.experiment_id}" if issued.experiment_id else of
     err.print(f"Token {issued.id} of {issued.name}: scope {issued.scope}, {of}{until}. It is shown this once:", soft_wrap=True)
     print(issued.secret)
+
+
+def _sentence(wrong: ErrorDetails) -> str:
+    """What is wrong with what was typed, by the word or option that it was typed as."""
+    field = str(wrong["loc"][0]) if wrong["loc"] else ""
+    return _RULES.get(field, wrong["msg"].removeprefix("Value error, "))
+
+
+def _day(at: datetime) -> str:
+    """In the reader's own time, as all tables have it."""
+    return f"{at.astimezone():%Y-%m-%d}"
 
 
 def _offline(asked: NewToken, settings: Settings) -> IssuedToken:
@@ -73,7 +90,7 @@ def list_tokens(url: Url = None, home: Home = None, as_json: AsJson = False) -> 
     table = Table("Id", "Name", "Scope", "Project", "Created", "Expires", "Last used", "State", box=None, pad_edge=False)
     now = datetime.now(UTC)
     for view in found:
-        times = (f"{at:%Y-%m-%d}" if at else "-" for at in (view.created_at, view.expires_at, view.last_used_at))
+        times = (_day(at) if at else "-" for at in (view.created_at, view.expires_at, view.last_used_at))
         what = f"{view.scope} {view.experiment_id}" if view.experiment_id else str(view.scope)
         table.add_row(view.id, view.name, what, view.project or "every one", *times, view.state(now))
     out.print(table)

@@ -8,6 +8,7 @@ from fastapi import APIRouter, Query, Request, Response
 from sse_starlette import EventSourceResponse, ServerSentEvent
 from starlette.concurrency import iterate_in_threadpool, run_in_threadpool
 
+from api import keys
 from api.errors import NotFound
 from api.experiment import Attempt, Experiment, Stage
 from api.views import LogView, StageChange, StageView
@@ -126,6 +127,10 @@ def logs(
 
 def _attempt(experiment: Experiment, stage: Stage, number: int | None) -> Attempt:
     found = stage.attempt if number is None else next((one for one in stage.attempts if one.number == number), None)
+    if found is None and stage.adopted and stage.result_key:
+        donor, name = keys.owner(stage.result_key)
+        taken = f"it was taken over from {name} of {donor}; see `solfa logs {donor} {name}`"
+        raise NotFound(f"{stage.name} of {experiment.name} has no log of its own: {taken}.")
     if found is None:
         which = "no attempt yet" if number is None else f"no attempt {number}"
         raise NotFound(f"{stage.name} of {experiment.name} has {which}: it is {stage.phase}. {stage.message}".strip())

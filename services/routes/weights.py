@@ -21,7 +21,11 @@ from services.routes.context import TAGGED, UNCHANGED, Context, ExperimentRef, I
 router = APIRouter(prefix="/v1/experiments/{experiment}", tags=["weights"])
 POLL_SECONDS = 0.5
 ExportFormat = Annotated[
-    str, Field(json_schema_extra={"enum": list(FORMATS)}, description="For a downstream trainer; each says what its fractions are of.")
+    str,
+    Field(
+        json_schema_extra={"enum": list(FORMATS)},
+        description="For a downstream trainer; each but megatron's one line says what its fractions are of.",
+    ),
 ]
 EXPORTED: dict[str, Any] = {export.media_type: {} for export in FORMATS.values() if export.media_type != "application/json"}
 

@@ -92,6 +92,16 @@ name: again
     }
 
 
+@pytest.mark.parametrize(("given", "said"), [("20", "the text `20`; take the quotes off"), ("20 steps", "`20 steps`")])
+def test_a_number_in_quotes_is_told_as_one(given: str, said: str) -> None:
+    assert problems_of(training={"proxy": {"steps": given}})["/training/proxy/steps"] == f"this must be a whole number, not {said}"
+
+
+def test_a_question_ends_the_sentence() -> None:
+    with pytest.raises(SpecError, match=r"did you mean `eta`\?$"):
+        parse_spec(yaml.safe_dump(spec_mapping(doremi={"etta": 1.0})))
+
+
 def test_an_unknown_field_without_a_near_one_lists_what_there_is() -> None:
     assert problems_of(doremi={"zzz": 1})["/doremi/zzz"] == (
         "there is no field `zzz`; there are reference_weights, eta, smoothing, objective, normalisation, absent_domain, reference_losses,"

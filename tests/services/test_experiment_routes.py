@@ -2,6 +2,7 @@
 
 import base64
 import threading
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from api import keys
 from services.reconciler import utc_now
 from services.store import Change
-from tests.services.running import Running, problem
+from tests.services.running import Running, problem, running
 from tests.services.waiting import wait_for
 
 
@@ -139,6 +140,8 @@ def test_results_that_others_adopted_outlive_their_experiment_and_go_with_the_la
     for name in ("heir", "second-heir"):
         served.submit(name, behaviour, adopt="same_digest", comparison={"mixtures": []}, sequence_length=48)
         assert all(stage["adopted"] for stage in served.until(name, "succeeded")["stages"])
+    detail = problem(served.get("/heir/stages/proxy/logs"), 404, "not_found")["detail"]
+    assert f"it was taken over from proxy of {donor['id']}" in detail
     weights = served.get("/heir/weights").json()
     assert weights["provenance"]["experiment"] == "heir"
 
@@ -273,3 +276,11 @@ def test_a_failed_stage_shows_how_it_ended_and_its_last_lines_when_its_app_is_go
 def _apps_of(service: Running, name: str) -> list[str]:
     record = service.get(f"/{name}").json()["id"]
     return [app for app in service.cluster.apps() if app.startswith(record)]
+
+
+def test_what_is_being_cancelled_is_to_be_waited_for_before_it_is_deleted(tmp_path: Path) -> None:
+    with running(tmp_path, reconcile=False) as still:
+        still.submit("ending")
+        assert still.http.post("/v1/experiments/ending/cancel").json()["phase"] == "cancelling"
+        detail = problem(still.http.delete("/v1/experiments/ending"), 409, "conflict")["detail"]
+    assert detail == "ending is cancelling; wait until it has ended."

@@ -16,7 +16,7 @@ from api.errors import ClusterUnavailable
 from api.experiment import Experiment, Stage
 from api.stage_config import AttemptFailure
 from api.stages import StagePhase, StageReason
-from services.failures import failure_of
+from services.failures import failure_of, own_lines
 from services.launch.kubernetes import KubernetesCluster
 from services.launch.local import LocalCluster
 from services.logs import LogKeeper, merged
@@ -118,6 +118,27 @@ def test_a_program_that_crashes_for_ever_is_ended_once_that_and_its_log_are_writ
     assert failure is not None
     assert (failure.exit_code, failure.rank, failure.replica) == (3, None, 0)
     assert failure.last_lines == [f"[0] line {number}" for number in range(10, 30)]
+
+
+def test_what_torchrun_says_of_itself_is_no_last_word_of_a_program() -> None:
+    """Its remarks, and its traceback and table at the end, which take all of the last lines; a traceback of ours stays."""
+    ours = [
+        "12:34:01 training",
+        "Traceback (most recent call last):",
+        '  File "/x/torch/distributed/elastic/errors.py", line 1',
+        "ValueError: no",
+    ]
+    remark = "W1128 12:34:00.818000 9136 torch/distributed/run.py:766] Setting OMP_NUM_THREADS"
+    failed = "E1128 12:34:04.818000 9136 torch/distributed/elastic/multiprocessing/api.py:1002] failed (exitcode: 1) local_rank: 0"
+    theirs = [
+        "Traceback (most recent call last):",
+        "  main()",
+        "torch.distributed.elastic.multiprocessing.errors.ChildFailedError: ",
+        "=====",
+    ]
+    assert own_lines([remark, *ours, failed, *theirs]) == ours
+    assert own_lines([f"[0] {line}" for line in (remark, *ours, failed, *theirs)]) == [f"[0] {line}" for line in ours]
+    assert own_lines([remark, failed]) == [remark, failed], "better than nothing"
 
 
 def test_memory_that_runs_out_on_any_machine_is_told_with_that_machines_lines(world: World) -> None:

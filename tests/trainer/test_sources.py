@@ -184,7 +184,7 @@ BAD: dict[str, tuple[Callable[[Path], dict[str, Any]], str]] = {
     "unreadable": (unreadable, "bad.jsonl is no file of text but the system's own"),
     "no JSON": (
         bad_jsonl(GOOD + b'{"text": "cut o\n'),
-        "bad.jsonl cannot be read at line 3: Invalid control character .*; repair the file",
+        "bad.jsonl cannot be read at line 3: it is not JSON \\(Invalid control character .*\\); repair the file",
     ),
     "no object": (bad_jsonl(GOOD + b'"text"\n'), "at line 3: the line is not a JSON object; repair"),
     "no field": (bad_jsonl(b'\n{"body": "x", "id": 1}\n'), r"at line 2: it has no field `text` \(text_field\), but body, id; repair"),

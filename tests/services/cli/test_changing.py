@@ -33,7 +33,9 @@ def test_validate_and_plan(solfa: Solfa, served: Running) -> None:
     assert [stage["name"] for stage in validated["plan"]["stages"]] == ["prepare", "reference", "proxy"]
     assert len(validated["launches"]) == 3
     assert solfa.json("plan", path) == validated["plan"]
-    assert "sound: 3 domains, 3 stages" in solfa.run("plan", path)
+    planned = solfa.run("plan", path)
+    assert "sound: 3 domains, 3 stages" in planned
+    assert "on 1 machine with 1 CPU, 4,096 MiB" in planned
     assert served.get("/sound").status_code == 404, "nothing was recorded"
 
 
@@ -49,13 +51,14 @@ def test_a_bad_spec_is_told_with_every_problem_and_its_line(solfa: Solfa, served
     path = write(solfa, served, "bad", trainning={"proxy": {}}, sequence_length=0)
     for command in ("validate", "plan", "submit"):
         first, *problems = solfa.error(command, path, code=3).splitlines()
-        assert first.startswith("solfa: ")
+        assert first == f"solfa: The spec has {len(problems)} problems:"
         assert any("/sequence_length" in line and line.strip().startswith("line ") for line in problems)
         assert any("/trainning" in line for line in problems)
     (solfa.folder / "specs" / "texts" / "here.jsonl").unlink()
     good = write(solfa, served, "sourceless")
     (solfa.folder / "specs" / "texts" / "here.jsonl").unlink()
-    assert "no file matches" in solfa.error("submit", good, code=3)
+    said = solfa.error("submit", good, code=3)
+    assert said.count("no file matches") == len(said.splitlines()) - 1 == 3, "each is told once"
     assert "nosuch.yaml cannot be read: No such file or directory" in solfa.error("submit", "nosuch.yaml", code=2)
 
 
@@ -95,7 +98,7 @@ def test_resize(solfa: Solfa, served: Running) -> None:
     assert "(3 machines asked for)" in " ".join(solfa.run("status", "wide-one").split())
     assert "proxy may have 1 to 3 machines" in solfa.error("resize", "wide-one", "proxy", "4", code=2)
     assert "has no stage none" in solfa.error("resize", "wide-one", "none", "1", code=4)
-    assert "prepare of wide-one has succeeded" in solfa.error("resize", "wide-one", "prepare", "1", code=6)
+    assert "prepare of wide-one has succeeded" in solfa.error("resize", "wide-one", "prepare", "9", code=6)
     solfa.run("cancel", "wide-one")
 
 

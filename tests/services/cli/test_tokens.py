@@ -4,9 +4,11 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 
+from api.access import AuditEntry
 from services.cli.connection import running
 from tests.services.waiting import wait_for
 from tests.solfa import Solfa
@@ -40,6 +42,13 @@ def test_the_first_token_is_made_before_the_service_starts_and_makes_the_others(
     def with_token(token: str) -> Solfa:
         monkeypatch.setattr(Solfa, "environment", lambda one, columns=80: {**plain(one, columns), "SOLFA_TOKEN": token})
         return solfa
+
+    in_tokyo = {"TZ": "Asia/Tokyo", "SOLFA_TOKEN": secret}
+    monkeypatch.setattr(Solfa, "environment", lambda one, columns=80: {**plain(one, columns), **in_tokyo})
+    entry = AuditEntry.model_validate(lines(solfa.run("audit", "--json"))[0])
+    assert f"{entry.at.astimezone(ZoneInfo('Asia/Tokyo')):%Y-%m-%d %H:%M:%S}" in solfa.run("audit", columns=200), "the reader's own time"
+    assert "NAME starts with a letter" in solfa.error("token", "create", "", code=2)
+    assert "--project starts with" in solfa.error("token", "create", "me", "--project", "A", code=2)
 
     alice = with_token(secret).result("token", "create", "alice", "--project", "speech", "--days", "90").stdout.strip()
     shown = {view["name"]: view for view in lines(with_token(secret).run("token", "list", "--json"))}
