@@ -213,7 +213,7 @@ class Autoscaling(Group):
 
 class Monitoring(Group):
     monitor: Literal["", "ServiceMonitor", "PodMonitor"] = ""
-    """Which of the Prometheus operator's objects is made; each replica is scraped either way."""
+    """`ServiceMonitor` or `PodMonitor`, an object of the Prometheus operator; each replica is scraped either way. Empty: none is made."""
     token_secret: str = Field(default="", pattern=NAME)
     """A Secret of your own under whose key `token` Prometheus finds a token that reads, of every project. Empty: the administrator's."""
     interval: str = Field(default="30s", pattern=r"^[0-9]+(s|m)$")

@@ -3,7 +3,7 @@
 After the example with which the DoReMi paper explains why better weights need cost no domain anything: a domain without entropy and one
 that is pure noise have nothing to teach after the first steps, so their tokens are better spent on the one between them.
 
-    python examples/no_trade_off.py     writes .cache/no-trade-off/ (tokenised rows in nanotron's layout; a few seconds)
+    .venv/bin/python examples/no_trade_off.py     writes .cache/no-trade-off/ (tokenised rows in nanotron's layout; a few seconds)
 """
 
 from pathlib import Path
