@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 help:
 	@echo "make demo   fetch real text, search its mixture, compare three (about ten minutes after the installation)"
 	@echo "make test   every test; make lint runs ruff, mypy and the import contracts alone"
-	@echo "make bench  measure what the README claims; prints a table, writes bench.json"
+	@echo "make bench  measure what docs/benchmarks.md claims; prints a table, writes bench.json"
 	@echo "make fuzz   post 10,000 specs that went wrong; make audit asks whether a locked package is withdrawn or known to be vulnerable"
 	@echo "make cluster-test  the same on Kubernetes: needs KUBECONFIG, SOLFA_TEST_REGISTRY, SOLFA_TEST_HOST (tests/cluster/README.md)"
 

@@ -1,6 +1,7 @@
-"""The README's maps, each made from what it is a map of: modules, routes, transitions, export formats, dependencies."""
+"""The maps of the README and of docs/, each made from what it is a map of: modules, routes, transitions, formats, dependencies."""
 
 import ast
+import json
 import re
 import tomllib
 from typing import Any
@@ -15,6 +16,7 @@ from api.stages import LEGAL
 from examples.demo.corpus import DOMAINS
 from services.access.rights import is_open, needed
 from services.app import ROUTERS, create_app
+from services.cli.exits import TABLE, Exit
 from services.settings import PREFIX, Settings
 from tests.architecture.sources import PACKAGES, ROOT, sources
 
@@ -122,3 +124,25 @@ def _reasons(text: str) -> dict[tuple[str, str], str]:
         elif stated := re.fullmatch(r'    "([^"]+)",?\s*(?:# (.*))?', line):
             found[group, stated[1]] = stated[2] or ""
     return found
+
+
+def dashboards() -> str:
+    """A row a row of each of Grafana's dashboards, with the panels in it."""
+    lines = ["| dashboard | row | panels |", "|---|---|---|"]
+    for path in sorted((ROOT / "charts/solfa/files/dashboards").glob("*.json")):
+        board = json.loads(path.read_text())
+        rows: list[tuple[str, list[str]]] = []
+        for panel in board["panels"]:
+            if panel["type"] == "row":
+                rows.append((panel["title"], []))
+            else:
+                rows[-1][1].append(panel["title"])
+        lines += [f"| {board['title'].removeprefix('Solfa / ')} | {row} | {'; '.join(panels)} |" for row, panels in rows]
+    return "\n".join(lines)
+
+
+def exits() -> str:
+    """A row an exit code of the command, as its help says them."""
+    said = re.findall(r"(\d+) ([^;]+?)[;.](?= |$)", TABLE)
+    assert [int(code) for code, _ in said] == list(Exit)
+    return "\n".join(["| code | meaning |", "|---|---|", *(f"| {code} | {meaning} |" for code, meaning in said)])

@@ -1,4 +1,4 @@
-"""`make bench`: every figure the README claims, measured side by side in one run, as a table and a JSON file.
+"""`make bench`: every figure that docs/benchmarks.md claims, measured side by side in one run, as a table and a JSON file.
 
 A figure is reported beside the reach it aims at; nothing here passes or fails.
 """

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from services.cli.connection import running
 from tests.e2e.finished import SLOTS, copy_of, finished_search
 from tests.e2e.outcome import assert_nothing_is_left, attempts, logs, outcome
 from tests.e2e.overlaps import watched
@@ -42,7 +43,9 @@ def test_whoever_is_killed_whenever_the_search_ends_bit_equal(tmp_path: Path, tm
             for stage, victims in zip(sorted(STRUCK, key=STAGES.index), chance.sample(VICTIMS, len(STRUCK)), strict=True):
                 wait_for_a_moment_in(solfa, stage, chance)
                 strike(solfa, victims, chance)
-                solfa.up("--slots", SLOTS)
+                if "services" in victims:
+                    wait_for(lambda: running(solfa.home) is None)  # a kill takes a moment
+                    solfa.up("--slots", SLOTS)
             solfa.run("status", "search", "--watch")
             solfa.until_tidy()
         assert not overlaps

@@ -34,8 +34,9 @@ def patch(served: Running, path: str, body: Any, **headers: str) -> httpx.Respon
 
 @pytest.fixture(scope="module")
 def live(served: Running) -> Running:
-    """`wide` hangs in its prepare, which may have one to three machines; `over` has ended."""
+    """`wide` hangs in its prepare, which may have one to three machines, `narrow` in its, which has one; `over` has ended."""
     served.submit("wide", {"hang": {"prepare": [1]}}, compute=COMPUTE)
+    served.submit("narrow", {"hang": {"prepare": [1]}}, comparison={"mixtures": []})
     served.submit("over", comparison={"mixtures": []})
     served.until_stage("wide", "prepare", "running")
     served.until("over", "succeeded")
@@ -61,7 +62,7 @@ def test_what_is_asked_for_is_answered_shown_told_and_held_for_later_attempts(li
     ("name", "body", "sentence"),
     [
         ("wide", {"replicas": 4}, "prepare may have 1 to 3 machines, as its spec's compute says, not 4"),
-        ("over", {"replicas": 2}, "prepare may have 1 and no other number of machines"),
+        ("narrow", {"replicas": 2}, "prepare may have 1 and no other number of machines"),
         ("wide", {"replicas": 0}, "greater than or equal to 1"),
         ("wide", {"replicas": "2"}, "valid integer"),
         ("wide", {}, "required"),
@@ -76,8 +77,9 @@ def test_what_cannot_be_is_refused_where_it_stands(live: Running, name: str, bod
 
 
 def test_other_refusals(live: Running) -> None:
-    document = problem(patch(live, "/over/stages/prepare", {"replicas": 1}), 409, "conflict")
-    assert document["detail"] == "prepare of over has succeeded; it has no machines any more."
+    for replicas in (1, 9):  # that it has ended comes first, whatever was asked for
+        document = problem(patch(live, "/over/stages/prepare", {"replicas": replicas}), 409, "conflict")
+        assert document["detail"] == "prepare of over has succeeded; it has no machines any more."
     problem(patch(live, "/wide/stages/none", {"replicas": 1}), 404, "not_found")
     problem(patch(live, "/none/stages/prepare", {"replicas": 1}), 404, "not_found")
     for content, kind, status, code in (
