@@ -42,7 +42,7 @@ def create_app(settings: Settings, store: ExperimentStore, bucket: Bucket, clust
     issued = Tokens(store, settings.admin_token.get_secret_value(), utc_now)
     following, readiness = Following(store, bucket), Readiness(store, bucket, time.monotonic)
     app.state.context = Context(settings, store, bucket, cluster, logs, use_cases, metrics, Histories(), following, issued, readiness)
-    problems.install(app)
+    problems.install(app, page.failure)
     for module in ROUTERS:
         app.include_router(module.router)
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]  # FastAPI's documented way to extend the document

@@ -1,12 +1,12 @@
-"""Every failure as an RFC 9457 problem document: the one place where an error becomes an answer."""
+"""Every failure as an RFC 9457 problem document, or as a page to a person: the one place where an error becomes an answer."""
 
 import json
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from http import HTTPStatus
 from typing import Any
 
-from fastapi import FastAPI, Request
+from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
@@ -16,6 +16,7 @@ from api.views import ProblemDocument
 
 log = logging.getLogger(__name__)
 MEDIA_TYPE = "application/problem+json"
+KEPT = ("Retry-After", "Allow")  # of a problem document's headers, on the page in its place
 
 
 class Problem(JSONResponse):
@@ -45,33 +46,48 @@ def answer_to(error: SolfaError, path: str, headers: Mapping[str, str]) -> Probl
     return answer
 
 
-def install(app: FastAPI) -> None:
-    """Answer every exception of `app` with a problem document."""
+def install(app: FastAPI, page: Callable[[int, str], Response] | None = None) -> None:
+    """Answer every exception of `app` with a problem document; with `page` of a status and a sentence, to whom a browser asks for."""
+
+    def _answer(request: Request, document: Problem, sentence: str) -> Response:
+        if page is None or not _in_a_browser(request):
+            return document
+        shown = page(document.status_code, sentence)
+        shown.headers.update({name: document.headers[name] for name in KEPT if name in document.headers})
+        return shown
 
     @app.exception_handler(SolfaError)
-    def _ours(request: Request, error: SolfaError) -> Problem:
+    def _ours(request: Request, error: SolfaError) -> Response:
         if error.status >= 500:
             log.warning("%s %s: %s", request.method, request.url.path, error.message)
-        return answer_to(error, request.url.path, {"Retry-After": "1"} if error.retryable else {})
+        return _answer(request, answer_to(error, request.url.path, {"Retry-After": "1"} if error.retryable else {}), error.message)
 
     @app.exception_handler(RequestValidationError)
-    def _bad_parameter(request: Request, error: RequestValidationError) -> Problem:
+    def _bad_parameter(request: Request, error: RequestValidationError) -> Response:
         found = found_in(error.errors())
         detail = "; ".join(f"{one['pointer']}: {one['message']}" for one in found)
-        return problem(422, "invalid_request", detail, request.url.path, problems=found)
+        return _answer(request, problem(422, "invalid_request", detail, request.url.path, problems=found), detail)
 
     @app.exception_handler(HTTPException)
-    def _of_the_router(request: Request, error: HTTPException) -> Problem:
+    def _of_the_router(request: Request, error: HTTPException) -> Response:
         answer = problem(error.status_code, _code(error.status_code), str(error.detail), request.url.path)
         answer.headers.update(error.headers or {})
         if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
             answer.headers["Allow"] = ", ".join(sorted(_allowed(request))) or answer.headers.get("Allow", "")
-        return answer
+        return _answer(
+            request, answer, f"There is nothing at {request.url.path}." if error.status_code == HTTPStatus.NOT_FOUND else error.detail
+        )
 
     @app.exception_handler(Exception)
     def _unexpected(request: Request, error: Exception) -> Problem:
         log.exception("%s %s", request.method, request.url.path, exc_info=error)
         return problem(500, "internal", "Something failed that should not; the service's log has the rest.", request.url.path)
+
+
+def _in_a_browser(request: Request) -> bool:
+    """Whether a person opens an address of the page; the API answers a browser as it does everybody."""
+    asked = request.method == "GET" and "text/html" in request.headers.get("accept", "")
+    return asked and not request.url.path.startswith("/v1/")
 
 
 def found_in(errors: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:

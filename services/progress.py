@@ -2,16 +2,24 @@
 
 from datetime import datetime
 
+from api.stage_config import StageReport
 from api.stages import StagePhase
 from api.views import StageView
 
+FRESH = 60  # seconds for which a report needs no word on its age: one is written every few
 
-def progress(stage: StageView) -> str:
-    """Step, loss, speed and time left of what runs; of the rest, why it waits or how it ended."""
+
+def progress(stage: StageView, now: datetime) -> str:
+    """Step, loss, speed and time left of what runs, and the age of a report that is old; of the rest, why it waits or how it ended."""
     report = stage.report
     if report is None or stage.phase is not StagePhase.RUNNING:
         tries = f"Attempt {len(stage.attempts)}. " if len(stage.attempts) > 1 and not stage.phase.terminal else ""
         return tries + stage.message
+    age = (now - report.updated_at).total_seconds()
+    return _figures(report) + (f", reported {clock(age)} ago" if age > FRESH else "")
+
+
+def _figures(report: StageReport) -> str:
     if report.loss is None:
         return f"{report.activity} {report.step / report.total:.0%}" if report.total else report.activity
     figures = [f"{report.step:,}/{report.total:,}", f"loss {report.loss:.3f}"]

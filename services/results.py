@@ -4,7 +4,7 @@ from api.bucket import Bucket
 from api.errors import NotReady
 from api.experiment import Experiment, Stage
 from api.results import StageResult
-from api.stages import StagePhase
+from api.stages import StagePhase, StageReason
 
 
 def result_of(experiment: Experiment, stage: Stage, bucket: Bucket) -> StageResult:
@@ -12,7 +12,8 @@ def result_of(experiment: Experiment, stage: Stage, bucket: Bucket) -> StageResu
     if stage.phase is StagePhase.SUCCEEDED and stage.result_key:
         return StageResult.model_validate_json(bucket.get(stage.result_key).data)
     if stage.phase.terminal:
-        raise NotReady(f"{stage.name} of {experiment.name} {_past(stage.phase)}. {stage.message}".strip(), final=True)
+        told = "" if stage.reason is StageReason.CANCELLED_BY_USER else stage.message  # which says the same once more
+        raise NotReady(f"{stage.name} of {experiment.name} {_past(stage.phase)}. {told}".strip(), final=True)
     raise NotReady(f"{stage.name} of {experiment.name} is {stage.phase}. {stage.message}".strip(), final=False)
 
 

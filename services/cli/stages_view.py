@@ -41,7 +41,7 @@ def status_view(experiment: ExperimentView, stages: list[StageView], now: dateti
     for stage in stages:
         mark, style = MARKS[stage.phase]
         phase = "adopted" if stage.adopted else str(stage.phase)
-        parts = [part for part in (_bar(stage), Text(_words(stage), style="dim")) if part]
+        parts = [part for part in (_bar(stage), Text(_words(stage, now), style="dim")) if part]
         progress = Text("  " if width >= ROOMY else "\n").join(parts)
         table.add_row(Text(mark, style=style), stage.name, Text(phase, style=style), elapsed(stage, now), progress)
     last_words = [part for stage in stages for part in _last_words(stage)]
@@ -73,9 +73,9 @@ def _bar(stage: StageView) -> Text:
     return Text.assemble(("━" * cells, MARKS[stage.phase][1]), ("─" * (BAR_WIDTH - cells), "dim"))
 
 
-def _words(stage: StageView) -> str:
+def _words(stage: StageView, now: datetime) -> str:
     asked = f"({_machines(stage.replicas)} asked for)" if stage.replicas and not stage.phase.terminal else ""
-    return " ".join(part for part in (progress(stage), asked) if part)
+    return " ".join(part for part in (progress(stage, now), asked) if part)
 
 
 def _machines(count: int) -> str:

@@ -27,7 +27,7 @@ def alphas(history: History, looks: dict[str, Look], stacked: bool) -> Figure:
             trace["line"] = {"width": 0.5, "color": "var(--surface)"}
             trace["fillpattern"] = {"shape": looks[name].pattern, "bgcolor": looks[name].variable, **PATTERN}
             trace.pop("marker", None)
-    return _figure(traces, "domain weight", {"range": [0, 1]} if stacked else {"rangemode": "tozero"}, saved=history.saved)
+    return _figure(traces, "domain weight", {"range": [0, 1]} if stacked else {"rangemode": "tozero"}, history)
 
 
 def excess(history: History, looks: dict[str, Look]) -> Figure:
@@ -36,7 +36,7 @@ def excess(history: History, looks: dict[str, Look]) -> Figure:
         _over_steps(name, history.points, [point.excess[place] for point in history.points], looks[name])
         for place, name in enumerate(history.domains)
     ]
-    return _figure(traces, "excess loss, nats per token", {"rangemode": "tozero"}, saved=history.saved)
+    return _figure(traces, "excess loss, nats per token", {"rangemode": "tozero"}, history)
 
 
 def final(weights: Weights, looks: dict[str, Look]) -> Figure:
@@ -47,16 +47,16 @@ def final(weights: Weights, looks: dict[str, Look]) -> Figure:
         {
             "type": "bar", "orientation": "h", "name": name, "y": [name], "x": [weights.averaged_weights[name]], "width": 0.66,
             "marker": {"color": looks[name].variable, "pattern": {"shape": looks[name].pattern, **PATTERN}},
-            "hovertemplate": "%{y}: %{x:.4f}<extra>averaged</extra>",
+            "hovertemplate": "%{y}: %{x:.4f}, averaged<extra></extra>",
         }
         for name in ordered
     ]  # fmt: skip
     marks = {
         "type": "scatter", "mode": "markers", "name": "reference", "y": ordered, "x": [reference[name] for name in ordered],
         "marker": {"symbol": "line-ns", "size": 15, "line": {"width": 2.5, "color": "var(--ink)"}},
-        "hovertemplate": "%{y}: %{x:.4f}<extra>reference</extra>",
+        "hovertemplate": "%{y}: %{x:.4f}, reference<extra></extra>",
     }  # fmt: skip
-    return _rows([*bars, marks], "weight, fraction of tokens", len(ordered), {"rangemode": "tozero"})
+    return _rows([*bars, marks], "weight, fraction of tokens", ordered, {"rangemode": "tozero"})
 
 
 def validation_by_domain(validation: dict[str, list[EvaluationPoint]]) -> Figure:
@@ -70,11 +70,11 @@ def validation_by_domain(validation: dict[str, list[EvaluationPoint]]) -> Figure
                 "symbol": STAGE_MARKS[place % len(STAGE_MARKS)], "size": 9,
                 "color": _of_stage(place), "line": {"width": 1.5, "color": _of_stage(place)},
             },
-            "hovertemplate": "%{y}: %{x:.4f}<extra>" + stage + "</extra>",
+            "hovertemplate": "%{y}: %{x:.4f}, " + stage + "<extra></extra>",
         }
         for place, (stage, losses) in enumerate(newest.items())
     ]  # fmt: skip
-    return _rows(traces, "held-out loss, nats per token", len(names), {}) | {"legend": True}
+    return _rows(traces, "held-out loss, nats per token", names, {}) | {"legend": True}
 
 
 def validation_over_steps(validation: dict[str, list[EvaluationPoint]]) -> Figure:
@@ -85,7 +85,7 @@ def validation_over_steps(validation: dict[str, list[EvaluationPoint]]) -> Figur
             "y": [point.evaluation.average for point in points],
             "line": {"color": _of_stage(place), "width": 1.75, "dash": DASHES[place % len(DASHES)]},
             "marker": {"symbol": STAGE_MARKS[place % len(STAGE_MARKS)], "size": 6},
-            "hovertemplate": "step %{x:,}: %{y:.4f}<extra>" + stage + "</extra>",
+            "hovertemplate": stage + ": %{y:.4f} at step %{x:,}<extra></extra>",
         }
         for place, (stage, points) in enumerate(validation.items())
     ]  # fmt: skip
@@ -109,28 +109,30 @@ def _over_steps(name: str, points: list[Point], values: list[float], look: Look)
         "x": [point.step for point in points],
         "y": [float(f"{value:.6g}") for value in values],
         "line": {"color": look.variable, "width": 1.75, "dash": look.dash},
-        "hovertemplate": "%{y:.4f} at step %{x:,}<extra>" + name + "</extra>",
+        "hovertemplate": name + ": %{y:.4f} at step %{x:,}<extra></extra>",
     }
     if look.symbol in SYMBOLS[1:]:
         trace |= {"mode": "lines+markers", "marker": {"symbol": look.symbol, "size": 6, "maxdisplayed": MARKED}}
     return trace
 
 
-def _figure(traces: list[dict[str, Any]], y_title: str, y_axis: dict[str, Any], saved: int = 0) -> Figure:
+def _figure(traces: list[dict[str, Any]], y_title: str, y_axis: dict[str, Any], history: History | None = None) -> Figure:
+    """`stage` and `saved` tell charts.js which points it may keep: those of the same stage that no save has yet."""
     layout = {
         "height": 320,
         "xaxis": {"title": {"text": "step"}, "rangemode": "tozero", "tickformat": ",d"},
         "yaxis": {"title": {"text": y_title}, **y_axis},
     }
-    return {"data": traces, "layout": layout, "saved": saved}
+    return {"data": traces, "layout": layout, "stage": history.stage if history else "", "saved": history.saved if history else 0}
 
 
-def _rows(traces: list[dict[str, Any]], x_title: str, rows: int, x_axis: dict[str, Any]) -> Figure:
+def _rows(traces: list[dict[str, Any]], x_title: str, rows: list[str], x_axis: dict[str, Any]) -> Figure:
+    """`rows`, from below; charts.js labels them, for it knows how much room there is."""
     layout = {
-        "height": ABOVE + ROW * rows + BELOW,
+        "height": ABOVE + ROW * len(rows) + BELOW,
         "margin": {"l": 48, "r": 12, "t": ABOVE, "b": BELOW},
         "barmode": "overlay",
         "xaxis": {"title": {"text": x_title}, **x_axis},
-        "yaxis": {"automargin": True, "ticklabelstandoff": 6, "dtick": 1, "showgrid": False, "range": [-0.5, rows - 0.5]},
+        "yaxis": {"automargin": True, "ticklabelstandoff": 6, "showgrid": False, "range": [-0.5, len(rows) - 0.5]},
     }
-    return {"data": traces, "layout": layout, "saved": 0}
+    return {"data": traces, "layout": layout, "stage": "", "saved": 0, "rows": rows}

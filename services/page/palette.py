@@ -8,6 +8,8 @@ from dataclasses import dataclass
 COLOURS = 8
 DASHES = ("solid", "6px,3px", "1.5px,2.5px", "9px,3px,2px,3px")
 PATTERNS = ("", "/", "x", ".")
+PATTERN_PATHS = {"/": "M30 5L35 0M30 10L40 0M35 10L40 5", "x": "M30 0L40 10M30 10L40 0", ".": "M32 3h2M36 3h2M32 7h2M36 7h2"}
+"""Each in the square of a legend's swatch, as SVG draws it."""
 SYMBOLS = ("", "circle", "diamond")
 
 

@@ -19,7 +19,7 @@ from services.histories import History
 from services.page import figures, policy, tables
 from services.page.assets import PLOTLY, address, asset, map_style_id
 from services.page.graph import HEIGHT, WIDTH, graph
-from services.page.palette import looks
+from services.page.palette import PATTERN_PATHS, looks
 from services.page.snapshot import Missing, Snapshot
 from services.progress import clock, elapsed, progress
 from services.store import Event
@@ -89,9 +89,9 @@ def _seen(found: Snapshot) -> dict[str, Any]:
 
 
 def _log_of(stages: list[StageView]) -> str:
-    """The stage whose log is shown first: one that failed or runs, else the last that was launched."""
+    """The stage whose log is shown first: one that runs, failed or was cut off, else the last that was launched."""
     launched = [stage for stage in stages if stage.attempts]
-    telling = [stage for stage in launched if stage.phase is StagePhase.FAILED or not stage.phase.terminal]
+    telling = [stage for stage in launched if stage.phase is not StagePhase.SUCCEEDED]
     return (telling or launched or stages)[-1].name
 
 
@@ -149,6 +149,7 @@ ENVIRONMENT.globals |= {
     "address": address,
     "map_style_id": map_style_id,
     "marks": MARKS,
+    "pattern_paths": PATTERN_PATHS,
     "elapsed": elapsed,
     "node_width": WIDTH,
     "node_height": HEIGHT,

@@ -74,7 +74,12 @@ def _html(make: Callable[[], str]) -> Response:
     try:
         return HTMLResponse(make(), headers=policy.HEADERS)
     except SolfaError as error:
-        return HTMLResponse(render.failure(error.status, error.message), error.status, headers=policy.HEADERS)
+        return failure(error.status, error.message)
+
+
+def failure(status: int, sentence: str) -> Response:
+    """A page in the place of what a person's browser asked for and does not get."""
+    return HTMLResponse(render.failure(status, sentence), status, headers=policy.HEADERS)
 
 
 def _stream(service: Context, digests: AsyncGenerator[str]) -> Response:

@@ -7,8 +7,10 @@ from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import HTMLResponse, RedirectResponse
 from starlette.concurrency import run_in_threadpool
 
+from api.access import Scope
 from api.errors import BadRequest, Unauthorized
 from services.access.gate import COOKIE
+from services.access.principal import Principal
 from services.page import policy, render
 from services.routes.body import read_body
 from services.routes.context import Unbound
@@ -33,9 +35,11 @@ async def sign_in(request: Request, service: Unbound) -> Response:
         raise BadRequest(f"The form has more than {MOST_FIELDS} fields.") from error
     secret, next_page = (fields.get(name, [default])[0].strip() for name, default in (("token", ""), ("next", "/")))
     try:
-        await run_in_threadpool(service.tokens.principal, secret)
+        who = await run_in_threadpool(service.tokens.principal, secret)
     except Unauthorized as error:
         return _form(next_page, error.message, 401)
+    if not who.scope.covers(Scope.READ):
+        return _form(next_page, _for_scripts(who, str(request.base_url)), 403)
     answer = RedirectResponse(_ours(next_page), 303)
     # Lax: a link from a chat opens the page; changes are guarded by where they come from (services/access/origin.py).
     answer.set_cookie(COOKIE, secret, SECONDS, httponly=True, samesite="lax", secure=request.url.scheme == "https")
@@ -51,6 +55,14 @@ def sign_out() -> Response:
 
 def _form(next_page: str, problem: str = "", status: int = 200) -> Response:
     return HTMLResponse(render.sign_in(_ours(next_page), problem), status, headers=policy.HEADERS)
+
+
+def _for_scripts(who: Principal, service: str) -> str:
+    address = f"{service}v1/experiments/{who.experiment_id}/weights"
+    return (
+        f"The token {who.name} reads the averaged weights of one experiment, and no page. "
+        f"It is meant for scripts: curl -H 'Authorization: Bearer TOKEN' {address}"
+    )
 
 
 def _ours(address: str) -> str:

@@ -2,17 +2,20 @@
 "use strict";
 const solfaLogs = (() => {
   const MOST = 5000; // lines kept on screen
+  const RETRY = 5000; // milliseconds until a stream is asked for again that was refused
   const api = document.body.dataset.api;
   const choice = document.getElementById("log-stage");
   const follow = document.getElementById("log-follow");
   const log = document.getElementById("log");
   const state = document.getElementById("log-state");
   let source = null;
+  let retry = 0;
   let inView = false;
   let chosenByHand = false;
   let waiting = [];
 
   const close = () => {
+    clearTimeout(retry);
     source?.close();
     source = null;
   };
@@ -33,12 +36,21 @@ const solfaLogs = (() => {
       return;
     }
     state.textContent = "Reading…";
+    connect(stage);
+  };
+
+  const connect = (stage) => {
+    close();
     source = new EventSource(`${api}/stages/${encodeURIComponent(stage)}/logs?follow=true`);
     source.onopen = () => {
       log.textContent = "";
       state.textContent = "Following.";
     };
-    source.onerror = () => { state.textContent = "The log broke off; trying again."; };
+    source.onerror = () => {
+      if (document.body.dataset.gone) return close();
+      state.textContent = "The log broke off; trying again.";
+      if (source.readyState === EventSource.CLOSED) retry = setTimeout(() => connect(stage), RETRY);
+    };
     source.addEventListener("line", (event) => {
       if (!waiting.length) requestAnimationFrame(flush);
       waiting.push(event.data);

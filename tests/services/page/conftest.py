@@ -96,6 +96,10 @@ def check_accessible(page: Page) -> None:
     assert found.violations_count == 0, found.generate_report()
 
 
+def address(service: Running, path: str = "/") -> str:
+    return f"{str(service.http.base_url).rstrip('/')}{path}"
+
+
 def overflow(page: Page) -> int:
     """Pixels by which the page is wider than its window."""
     return int(page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth"))

@@ -50,6 +50,7 @@ PILE = [
     "wikipedia",
     "youtube_subtitles",
 ]
+LONG = [f"common_crawl_2024_snapshot_filtered_by_language_and_quality_{number:02}" for number in range(12)]
 STEPS, SAVED_EVERY, ETA = 400, 100, 0.03
 
 
@@ -200,14 +201,31 @@ class Figures:
 
 def unfinished(service: Running, name: str, domains: list[str], saved: int) -> Experiment:
     """The same while its proxy runs: a state was saved at step `saved`, a multiple of SAVED_EVERY."""
-    record = seed(service, name, domains)
-    proxy = record.stage("proxy")
-    assert proxy is not None
+    return reopened(service, seed(service, name, domains), saved)
+
+
+def reopened(service: Running, record: Experiment, saved: int) -> Experiment:
+    """A finished one whose proxy of the first round runs again."""
+    proxy = first_proxy(record)
     lasts = range(SAVED_EVERY, saved + 1, SAVED_EVERY)
-    written = [keys.history_segment(record.id, "proxy", last - SAVED_EVERY + 1, last, 1) for last in lasts]
+    written = [keys.history_segment(record.id, proxy.name, last - SAVED_EVERY + 1, last, 1) for last in lasts]
     pointer = TrainStatePointer(step=saved, attempt=1, state="state/", history=written, created_at=BEGAN)
-    service.bucket.put(keys.latest_state(record.id, "proxy"), pointer.model_dump_json().encode())
+    service.bucket.put(keys.latest_state(record.id, proxy.name), pointer.model_dump_json().encode())
     changed = proxy.model_copy(update={"phase": StagePhase.RUNNING, "result_key": None, "finished_at": None})
+    return service.store.replace(record.with_stage(changed), [], BEGAN)
+
+
+def first_proxy(record: Experiment) -> Stage:
+    return next(stage for stage in record.stages if stage.plan.kind is StageKind.PROXY)
+
+
+def ended(service: Running, record: Experiment, stage: str, phase: StagePhase, message: str) -> Experiment:
+    """A finished one whose `stage` did not succeed after all."""
+    found = record.stage(stage)
+    assert found is not None
+    changed = found.model_copy(
+        update={"phase": phase, "reason": StageReason.WORKER_FAILED_PERMANENTLY, "message": message, "result_key": None}
+    )
     return service.store.replace(record.with_stage(changed), [], BEGAN)
 
 
@@ -216,4 +234,4 @@ def report(service: Running, record: Experiment, step: int, weights: DomainWeigh
     figures: dict[str, Any] = {"step": step, "total": STEPS, "loss": 3.1, "tokens_per_second": 1200}
     moved: dict[str, Any] = {"domain_weights": weights, "averaged_weights": weights, "excess_losses": dict.fromkeys(weights.names, 0.1)}
     said = StageReport(attempt=1, updated_at=BEGAN + timedelta(seconds=step), activity="training", **figures, **moved)
-    service.bucket.put(keys.attempt_report(record.id, "proxy", 1), said.model_dump_json().encode())
+    service.bucket.put(keys.attempt_report(record.id, first_proxy(record).name, 1), said.model_dump_json().encode())

@@ -7,17 +7,13 @@ from playwright.sync_api import Page, expect
 
 from api.domains import DomainWeights
 from tests.builders import START, make_experiment
-from tests.services.page.conftest import PHONE, Open, Watch, check_accessible, overflow, written
+from tests.services.page.conftest import PHONE, Open, Watch, address, check_accessible, overflow, written
 from tests.services.page.seeded import PILE, report, seed, unfinished
 from tests.services.running import Running
 from tests.services.waiting import wait_for
 
 MANY, ROWS = 2000, 50
 DRAWN = ".chart .main-svg"
-
-
-def address(service: Running, path: str = "/") -> str:
-    return f"{str(service.http.base_url).rstrip('/')}{path}"
 
 
 def mark(page: Page) -> None:

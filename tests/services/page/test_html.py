@@ -7,7 +7,7 @@ import pytest
 
 from api.plan import make_plan
 from api.results import Compared
-from api.stages import StageKind
+from api.stages import StageKind, StagePhase
 from services.experiments import stage_view
 from services.histories import Histories, thinned
 from services.page.assets import OWN, asset
@@ -17,8 +17,8 @@ from services.page.render import in_script
 from services.page.tables import comparison
 from services.weights import newest_proxy
 from tests.builders import make_experiment, make_spec
-from tests.services.page.seeded import PILE, STEPS, seed
-from tests.services.running import Running
+from tests.services.page.seeded import PILE, STEPS, ended, seed
+from tests.services.running import Running, problem
 
 
 class Elements(HTMLParser):
@@ -33,9 +33,21 @@ class Elements(HTMLParser):
         self.found.append((tag, dict(attrs)))
 
 
-@pytest.mark.parametrize("path", ["/", "/experiments/done", "/experiments/broken", "/experiments/nobody", "/?phase=nonsense", "/?cursor=x"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/",
+        "/experiments/done",
+        "/experiments/broken",
+        "/experiments/nobody",
+        "/?phase=nonsense",
+        "/?cursor=x",
+        "/nothing",
+        f"/?name_prefix={'x' * 41}",
+    ],
+)
 def test_every_page_has_the_strict_policy_and_nothing_that_it_would_refuse(gallery: Running, path: str) -> None:
-    answer = gallery.http.get(path)
+    answer = gallery.http.get(path, headers={"Accept": "text/html"})
     assert answer.headers["content-type"].startswith("text/html")
     policy = dict(part.strip().split(" ", 1) for part in answer.headers["content-security-policy"].split(";"))
     assert (policy["default-src"], policy["script-src"], policy["style-src"]) == ("'none'", "'self'", "'self'")
@@ -56,6 +68,35 @@ def test_the_report_allows_only_what_stands_in_it_and_names_no_address(gallery: 
     assert "unsafe" not in policy
     assert not any("src" in attributes for tag, attributes in elements)
     assert {attributes["href"] for tag, attributes in elements if "href" in attributes} == {"#content", "data:,"}
+
+
+def test_what_is_refused_is_a_page_in_a_browser_and_a_problem_document_elsewhere(gallery: Running) -> None:
+    assert "There is nothing at /nothing." in gallery.http.get("/nothing", headers={"Accept": "text/html,*/*;q=0.8"}).text
+    problem(gallery.http.get("/nothing"), 404, "not_found")
+    problem(gallery.http.get("/v1/experiments/nobody", headers={"Accept": "text/html"}), 404, "not_found")
+
+
+def test_downloads_say_for_whom_they_are_and_fractions_of_what(gallery: Running) -> None:
+    text = re.sub("<[^>]+>", "", gallery.http.get("/experiments/done").text)
+    assert "interleave-datasets datasets.interleave_datasets, fractions of documents" in text
+    assert "doremi the original DoReMi code, fractions of tokens" in text
+
+
+def test_what_was_cancelled_says_so_once_and_what_cannot_come_is_not_promised(gallery: Running, house: Running) -> None:
+    empty = re.findall('<p class="empty">(.*?)</p>', gallery.http.get("/experiments/ended").text)
+    assert "evaluate of ended was cancelled. Retry gives what failed or was cancelled another try." in empty
+    house.submit("uncompared", {"permanent": ["prepare"]}, comparison={"mixtures": []})
+    house.until("uncompared", "failed")
+    section = house.http.get("/experiments/uncompared").text.partition('<section id="comparison"')[2].partition("</section>")[0]
+    assert re.findall('<p class="empty">(.*?)</p>', section) == [
+        "uncompared compares nothing: its spec&#39;s comparison.mixtures is empty."
+    ]
+
+
+def test_the_log_of_what_was_cut_off_is_shown_first(idle: Running) -> None:
+    record = ended(idle, seed(idle, "cut", PILE[:3]), "proxy", StagePhase.CANCELLED, "It was cancelled.")
+    options = [attributes for tag, attributes in Elements(idle.http.get(f"/experiments/{record.name}").text).found if tag == "option"]
+    assert [option["value"] for option in options if "selected" in option] == ["proxy"]
 
 
 def test_what_a_person_wrote_stays_text(house: Running) -> None:
