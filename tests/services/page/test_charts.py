@@ -120,7 +120,7 @@ def test_long_names_leave_room_for_their_bars_on_a_phone(charted: Running, visit
         drawn(page, chart)
         labels = page.locator(f"#chart-{chart} .ytick text")
         assert all(box["x"] >= 16 for label in labels.all() if (box := label.bounding_box()))
-        assert {text[-3:] for text in labels.all_inner_texts()} == {name[-3:] for name in LONG}
+        assert {text[-3:] for text in labels.all_text_contents()} == {name[-3:] for name in LONG}
         plot = page.locator(f"#chart-{chart} .nsewdrag").bounding_box()
         assert plot is not None
         assert plot["width"] > PHONE["width"] / 3
