@@ -82,7 +82,7 @@ EXPERIMENTS = (
     Metric(
         "solfa_experiment_tokens_per_second",
         "gauge",
-        "Tokens trained on in a second of the last minute or so, on all machines; evaluating and saving left out.",
+        "Tokens trained on a second, on all machines, over the last minute.",
         LIVE_STAGE,
     ),
     Metric("solfa_experiment_loss", "gauge", "Training loss, in nats a token.", LIVE_STAGE),
@@ -92,7 +92,7 @@ EXPERIMENTS = (
     Metric(
         "solfa_experiment_data_wait_ratio",
         "gauge",
-        "Share of the last minute or so that was spent waiting for data; evaluating and saving left out.",
+        "Share of the last minute that was spent waiting for data.",
         LIVE_STAGE,
     ),
     Metric("solfa_experiment_mfu_ratio", "gauge", "Model FLOPs utilisation, where the device's peak is known.", LIVE_STAGE),
@@ -110,7 +110,7 @@ TRAINER = (
     Metric(
         "solfa_trainer_tokens_per_second",
         "gauge",
-        "Tokens trained on in a second of the last minute or so, on all machines; evaluating and saving left out.",
+        "Tokens trained on a second, on all machines, over the last minute.",
         OF_STAGE,
     ),
     Metric("solfa_trainer_loss", "gauge", "Training loss, in nats a token.", OF_STAGE),
@@ -119,7 +119,7 @@ TRAINER = (
     Metric(
         "solfa_trainer_data_wait_ratio",
         "gauge",
-        "Share of the last minute or so that was spent waiting for data; evaluating and saving left out.",
+        "Share of the last minute that was spent waiting for data.",
         OF_STAGE,
     ),
     Metric("solfa_trainer_mfu_ratio", "gauge", "Model FLOPs utilisation, where the device's peak is known.", OF_STAGE),

@@ -174,7 +174,7 @@ EXPERIMENT = Board(
                 by_stage(
                     "Tokens a second",
                     TOKENS,
-                    "On all machines together, over the last minute or so.",
+                    "On all machines, over the last minute.",
                     "solfa_experiment_tokens_per_second",
                     width=8,
                 ),
@@ -189,7 +189,7 @@ EXPERIMENT = Board(
                 by_stage(
                     "Time waiting for data",
                     "percentunit",
-                    "Share of the last minute or so that the loop waited for its next batch.",
+                    "Share of the last minute that the loop waited for its next batch.",
                     "solfa_experiment_data_wait_ratio",
                     width=8,
                 ),

@@ -34,9 +34,9 @@ def test_processes_that_the_agent_starts_anew_meet_again_and_end_as_if_none_had_
     whole.finish("proxy", processes=2)
     agent = runner.start("proxy", processes=2, restarts=1)
     try:
-        wait_for(lambda: runner.pointer("proxy"), 120)
+        wait_for(lambda: runner.pointer("proxy"), 300)
         os.kill(min(below(agent.pid)), signal.SIGKILL)
-        output, _ = agent.communicate(timeout=120)
+        output, _ = agent.communicate(timeout=300)
     finally:
         agent.kill()
     assert agent.returncode == 0, output
@@ -60,7 +60,7 @@ def test_nobody_but_this_machine_reaches_the_processes_of_an_attempt(undisturbed
 
     try:
         agent = launched(runner, cluster, tmp_path / "apps")
-        wait_for(saved, 120, every=0.02)
+        wait_for(saved, 300, every=0.02)
         assert len(below(agent)) >= 2
     finally:
         cluster.cancel(APP)
