@@ -1,5 +1,6 @@
 """`solfa token`: issue, list and revoke tokens."""
 
+import os
 from datetime import UTC, datetime
 from typing import Annotated
 
@@ -12,6 +13,7 @@ from api.access import IssuedToken, NewToken, Scope
 from api.errors import BadRequest
 from services.cli.connection import AsJson, Home, Url, connect
 from services.cli.screen import err, out
+from services.cli.up import PRIVATE
 from services.settings import Settings
 
 _RULES = {
@@ -70,6 +72,7 @@ def _offline(asked: NewToken, settings: Settings) -> IssuedToken:
     from services.access.tokens import Tokens  # noqa: PLC0415  # as above
     from services.store import open_store  # noqa: PLC0415  # SQLAlchemy takes half a second, which no other command needs
 
+    os.umask(PRIVATE)
     settings.make_home()
     store = open_store(settings.database)
     try:

@@ -49,6 +49,7 @@ def seen(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seen]:
         solfa.up("--slots", "1")
         url = running(solfa.home).url
         with prometheus(folder, [job(url.removeprefix("http://"), "ml")]) as server:
+            wait_for(lambda: server.value("solfa_leader == 1"))  # a counter that is first seen at 1 has increased by nothing
             start = time.time()
             solfa.run("submit", str(spec))
             weights = "solfa_experiment_averaged_weight_ratio"
