@@ -1,6 +1,7 @@
 """A whole service in one folder, on a free port, with the small stage program in the trainer's place: what route tests talk to."""
 
 import json
+import socket
 import sys
 import threading
 from collections.abc import Iterator
@@ -103,3 +104,11 @@ def problem(answer: httpx.Response, status: int, code: str) -> dict[str, Any]:
     assert document["detail"]
     assert document["instance"] == answer.request.url.path
     return document
+
+
+def until_closed(connection: socket.socket) -> bytes:
+    """All that the server sends until it closes the connection."""
+    received = b""
+    while part := connection.recv(4096):
+        received += part
+    return received

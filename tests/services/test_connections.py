@@ -17,7 +17,7 @@ import pytest
 
 from services import connections, server
 from services.connections import CONNECTIONS, SPARE, TOLD_SECONDS, Complaints, room
-from tests.services.running import Running, running
+from tests.services.running import Running, running, until_closed
 from tests.services.waiting import wait_for
 
 NO_BODY_YET = b"POST /v1/experiments HTTP/1.1\r\nHost: solfa\r\nContent-Length: 10\r\nExpect: 100-continue\r\n\r\n"
@@ -38,28 +38,20 @@ def connect(stack: ExitStack, service: Running, said: bytes = b"") -> socket.soc
     return made
 
 
-def rest(connection: socket.socket) -> bytes:
-    """Until the server closes it."""
-    received = b""
-    while part := connection.recv(4096):
-        received += part
-    return received
-
-
 def test_who_asks_for_nothing_gives_way_to_who_comes(small: Running) -> None:
     with ExitStack() as stack:
         idle = [connect(stack, small, said) for said in (b"", b"GET / HTTP/1.1\r\n", b"")]
         assert small.http.get("/healthz").status_code == 200
-        assert rest(idle[0]) == b""
+        assert until_closed(idle[0]) == b""
         idle[1].sendall(b"Host: solfa\r\nConnection: close\r\n\r\n")
-        assert rest(idle[1]).startswith(b"HTTP/1.1 200 ")
+        assert until_closed(idle[1]).startswith(b"HTTP/1.1 200 ")
 
 
 def test_where_all_are_at_work_a_new_one_is_told_at_once_and_nobody_is_cut_off(small: Running) -> None:
     with ExitStack() as stack:
         busy = [connect(stack, small, NO_BODY_YET) for _ in range(3)]
         assert [connection.recv(4096)[:13] for connection in busy] == [b"HTTP/1.1 100 "] * 3
-        assert rest(connect(stack, small)).startswith(b"HTTP/1.1 503 ")
+        assert until_closed(connect(stack, small)).startswith(b"HTTP/1.1 503 ")
         for connection in busy:
             connection.sendall(b"#" * 10)
             assert connection.recv(4096).startswith(b"HTTP/1.1 4")

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from tests.services.running import Running, running
+from tests.services.running import Running, running, until_closed
 
 SECONDS = 1.0
 HEAD = b"POST /v1/experiments HTTP/1.1\r\nHost: solfa\r\nContent-Type: application/yaml\r\n"
@@ -27,14 +27,6 @@ def connected(service: Running) -> Iterator[socket.socket]:
         yield connection
 
 
-def answer(connection: socket.socket) -> bytes:
-    """Until the server closes it."""
-    received = b""
-    while part := connection.recv(4096):
-        received += part
-    return received
-
-
 def names(service: Running) -> list[str]:
     return [one["name"] for one in service.get("?limit=200").json()["experiments"]]
 
@@ -43,7 +35,7 @@ def test_a_body_that_does_not_come_is_not_waited_for(brisk: Running) -> None:
     spec = brisk.spec("slow").encode()
     with connected(brisk) as connection:
         connection.sendall(HEAD + f"Content-Length: {len(spec)}\r\n\r\n".encode() + spec[:20])
-        said = answer(connection)
+        said = until_closed(connection)
     assert said.startswith(b"HTTP/1.1 408 ")
     assert b'"code":"request_timeout"' in said
     assert "slow" not in names(brisk)
@@ -67,7 +59,7 @@ def test_a_body_that_drips_is_not_waited_for_either(brisk: Running) -> None:
 def test_a_head_that_does_not_come_is_not_waited_for(brisk: Running, head: bytes) -> None:
     with connected(brisk) as connection:
         connection.sendall(head)
-        assert answer(connection).startswith(b"HTTP/1.1 408 ")
+        assert until_closed(connection).startswith(b"HTTP/1.1 408 ")
 
 
 def test_nor_is_the_second_head_of_a_connection(brisk: Running) -> None:
@@ -76,7 +68,7 @@ def test_nor_is_the_second_head_of_a_connection(brisk: Running) -> None:
         first = connection.recv(4096)
         assert first.startswith(b"HTTP/1.1 200 ")
         connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: ")
-        rest = answer(connection)
+        rest = until_closed(connection)
     assert b"408 " in first + rest
 
 

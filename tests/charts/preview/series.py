@@ -6,6 +6,7 @@ import random
 from collections.abc import Iterator
 
 from api.metrics import OF_SERVICE
+from tests.services.page.seeded import PILE as DOMAINS
 
 EVERY, SPAN = 30, 3 * 3600
 STEPS = 20_000
@@ -21,30 +22,6 @@ LABELS = {
     "route": ("/v1/experiments", "/v1/experiments/{name}/weights", "/metrics"),
     "version": ("0.1.0",),
 }
-DOMAINS = [
-    "arxiv",
-    "bookcorpus2",
-    "books3",
-    "dm_mathematics",
-    "enron_emails",
-    "europarl",
-    "freelaw",
-    "github",
-    "gutenberg",
-    "hackernews",
-    "nih_exporter",
-    "opensubtitles",
-    "openwebtext2",
-    "philpapers",
-    "pile_cc",
-    "pubmed_abstracts",
-    "pubmed_central",
-    "stackexchange",
-    "ubuntu_irc",
-    "uspto",
-    "wikipedia_en",
-    "youtube_subtitles",
-]
 PLAN = {"prepare": (0, 5), "reference": (7, 80), "proxy": (82, 200)}
 """Minutes from which and until which a stage runs."""
 Sample = tuple[str, dict[str, str], float]
