@@ -150,8 +150,8 @@ class StageRunner:
 
     def start(self, stage: str, attempt: int = 1, processes: int = 1, restarts: int = 0) -> subprocess.Popen[str]:
         """Start an attempt as the launcher does, but for what the agent itself restarts; stdout and stderr together are a pipe."""
-        folder = self.bucket.root.with_name(f"{self.bucket.root.name}-{stage}-{attempt}")
-        folder.mkdir(exist_ok=True)
+        folder = self.cache.with_name(f"{self.cache.name}-{stage}-{attempt}")  # a cluster's bucket has no folder
+        folder.mkdir(parents=True, exist_ok=True)
         agent = [part.replace(FOLDER, str(folder)) for part in torchrun(Compute(processes=processes), sys.executable)]
         agent[agent.index("--max-restarts") + 1] = str(restarts)
         alone = [sys.executable, "-m", "trainer"]
