@@ -62,9 +62,10 @@ def agents(runner: StageRunner, stage: str, number: int = 2) -> Iterator[list[su
 
 def lose(agent: subprocess.Popen[bytes]) -> None:
     """All of its machine dies at once."""
+    workers = workers_of(agent.pid)  # looked for before it dies: they are nobody's children after
     with suppress(ProcessLookupError):
         os.killpg(agent.pid, signal.SIGKILL)
-    for worker in workers_of(agent.pid):
+    for worker in workers:
         with suppress(ProcessLookupError):
             os.kill(worker, signal.SIGKILL)
     agent.wait()
