@@ -270,7 +270,7 @@ class Client:
             soon = response.headers.get("retry-after", "") if response.status_code == 429 and patience else ""
             if not soon.isdecimal():
                 break
-            time.sleep(min(int(soon), 60))
+            time.sleep(min(int(soon), 60))  # a minute is what rates count in: whoever is told of more is told so by the next answer
         _check(response)
         return response
 

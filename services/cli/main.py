@@ -32,7 +32,7 @@ ENVIRONMENT = (
 
 def _version(asked: bool) -> None:
     if asked:
-        from services.metrics import VERSION  # noqa: PLC0415  # a fifth of a second that no command needs
+        from services.metrics import VERSION  # noqa: PLC0415  # a fifth of a second of imports, which no other command needs
 
         print(f"solfa {VERSION}")
         raise typer.Exit

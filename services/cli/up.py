@@ -24,6 +24,7 @@ from services.settings import Settings
 START_SECONDS = 30.0
 STOP_SECONDS = 30.0
 PRIVATE = 0o077  # the umask of all that runs in a home: its database and bucket are their owner's, as are the texts in them
+TICK = 0.05  # seconds between two looks: another process tells nobody when it has started, ended or let go of a lock
 LOCK_SECONDS = 5.0  # for a service that is just ending, and for looks of other commands at the lock
 
 
@@ -74,7 +75,7 @@ def down(home: Home = None) -> None:
     while (still := running(folder)) and still.pid == found.pid:
         if time.monotonic() > deadline:
             raise SolfaError(f"The service (process {found.pid}) did not stop within {STOP_SECONDS:.0f} s; see {folder / 'service.log'}.")
-        time.sleep(0.1)
+        time.sleep(TICK)
     out.print("The service has stopped.")
 
 
@@ -119,7 +120,7 @@ def _detach(settings: Settings) -> None:
             return
         if process.poll() is not None:
             raise _why_it_ended(log)
-        time.sleep(0.05)
+        time.sleep(TICK)
     raise SolfaError(f"The service did not answer within {START_SECONDS:.0f} s; see {log}.")
 
 
@@ -140,7 +141,7 @@ def _only_one(home: Path) -> Iterator[Path]:
         while not _locked(lock):
             if time.monotonic() > deadline:
                 raise Conflict(f"Another service is starting or stopping in {home}; try again in a moment.")
-            time.sleep(0.05)
+            time.sleep(TICK)
         record.unlink(missing_ok=True)  # of one that was killed
         try:
             yield record
