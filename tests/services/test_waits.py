@@ -28,8 +28,9 @@ class Waiting:
         get, versions = SqlStore.get, SqlStore.versions
 
         def counted_get(store: SqlStore, name: str) -> Experiment:
-            self.reads += 1
-            return get(store, name)
+            record = get(store, name)
+            self.reads += 1  # afterwards: who is counted has the record
+            return record
 
         def counted_versions(store: SqlStore, ids: Sequence[str]) -> dict[str, int]:
             self.looks += 1
