@@ -8,7 +8,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from api.access import Scope
+from api.access import DEFAULT_PROJECT, Scope
 from api.errors import DataError
 from api.exports import FORMATS
 from api.stages import StagePhase
@@ -147,6 +147,7 @@ ENVIRONMENT.filters |= {
 }
 ENVIRONMENT.globals |= {
     "address": address,
+    "default_project": DEFAULT_PROJECT,
     "map_style_id": map_style_id,
     "marks": MARKS,
     "pattern_paths": PATTERN_PATHS,

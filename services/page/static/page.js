@@ -8,6 +8,7 @@
   const FOCUSABLE = "a, button, summary, select, input, [tabindex]";
   const state = document.getElementById("link-state");
   const say = document.getElementById("announce");
+  const here = document.body.dataset.page ?? location.href; // an experiment by its id: another may have the name by now
   const sections = (page) => page.querySelectorAll("main > section[id]:not([data-keep])");
   const shown = new Map([...sections(document)].map((section) => [section.id, section.outerHTML]));
   let stream = null;
@@ -69,7 +70,7 @@
     }
     looking = true;
     try {
-      const answer = await fetch(location.href);
+      const answer = await fetch(here);
       if (answer.status === 401) return signIn();
       const page = new DOMParser().parseFromString(await answer.text(), "text/html");
       if (answer.status === 404 && page.title.endsWith("Solfa")) return gone(); // said by the service, and not by a proxy that misses it

@@ -5,6 +5,7 @@ from html.parser import HTMLParser
 
 import pytest
 
+from api.access import PROJECT_HEADER
 from api.plan import make_plan
 from api.results import Compared
 from api.stages import StageKind, StagePhase
@@ -107,6 +108,25 @@ def test_what_a_person_wrote_stays_text(house: Running) -> None:
         assert "<script>alert" not in text
         assert "&lt;b&gt;bold" in text
     assert not set("<>&") & set(in_script({"name": "</script><!--&"}))
+
+
+def test_experiments_of_one_name_are_told_apart_by_their_projects(house: Running) -> None:
+    made = {}
+    for project in ("default", "speech"):
+        answer = house.http.post(
+            "/v1/experiments",
+            content=house.spec("of-two", {"steps": 6}),
+            headers={"Content-Type": "application/yaml", PROJECT_HEADER: project},
+        )
+        made[project] = answer.json()["id"]
+    listed = house.http.get("/?name_prefix=of-two").text
+    assert "Project</th>" in listed
+    for project, one in made.items():
+        assert f'<a href="/experiments/{one}">of-two</a>' in listed
+        assert f">{project}</td>" in listed
+        shown = house.http.get(f"/experiments/{one}")
+        assert (shown.status_code, ">Project</dt>" in shown.text) == (200, project != "default")
+    assert "Project</th>" not in house.http.get("/?name_prefix=of-two", headers={PROJECT_HEADER: "speech"}).text
 
 
 def test_files_are_kept_by_browsers_under_an_address_of_their_content(gallery: Running) -> None:

@@ -129,6 +129,21 @@ def test_what_was_deleted_stays_deleted_and_offers_nothing(house: Running, visit
     watch.complaints.clear()
 
 
+def test_a_page_acts_on_the_experiment_that_it_shows_and_on_no_other_of_its_name(still: Running, visit: Open, watch: Watch) -> None:
+    record = unfinished(still, "taken", PILE[:3], saved=200)
+    page = visit(address(still, "/experiments/taken"))
+    expect(page.locator("#link-state")).to_have_text("Live")
+    page.route("**/live", lambda route: route.abort())  # so that the page is told nothing
+    page.reload()
+    still.store.delete(record.id)
+    other = still.submit("taken")
+    page.get_by_role("button", name="Cancel").click()
+    page.get_by_role("button", name="Cancel experiment").click()
+    expect(page.locator("#confirm-error")).to_have_text(f"There is no experiment {record.id}.")
+    assert still.store.get(other["id"]).cancel_requested_at is None
+    watch.complaints.clear()  # the browser notes the stream and the refusal
+
+
 def looks_again(request: Request) -> bool:
     return request.resource_type == "fetch"
 
