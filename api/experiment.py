@@ -6,7 +6,7 @@ from enum import StrEnum
 from pydantic import BaseModel, ConfigDict, Field
 
 from api.access import DEFAULT_PROJECT
-from api.plan import PlannedStage
+from api.plan import PlannedStage, final_proxy
 from api.stages import StagePhase, StageReason
 
 APP_NAME_LIMIT = 63  # a Kubernetes label; pods add "-trainer-<k>-0", for which app_name leaves room
@@ -106,6 +106,12 @@ class Experiment(Record):
 
     def stage(self, name: str) -> Stage | None:
         return next((stage for stage in self.stages if stage.name == name), None)
+
+    @property
+    def final_proxy(self) -> Stage:
+        """The stage whose averaged weights are the search's answer."""
+        name = final_proxy(stage.plan for stage in self.stages).name
+        return next(stage for stage in self.stages if stage.name == name)
 
     def with_stage(self, changed: Stage) -> "Experiment":
         """This record with one stage replaced (the version is the store's to raise)."""

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
@@ -57,7 +57,12 @@ class Plan(BaseModel):
     @property
     def final_proxy(self) -> PlannedStage:
         """The stage whose averaged weights are the search's answer."""
-        return [stage for stage in self.stages if stage.kind is StageKind.PROXY and not stage.name.endswith(("-hardest", "-easiest"))][-1]
+        return final_proxy(self.stages)
+
+
+def final_proxy(stages: Iterable[PlannedStage]) -> PlannedStage:
+    """The last proxy that is no ablation's."""
+    return [stage for stage in stages if stage.kind is StageKind.PROXY and not stage.name.endswith(("-hardest", "-easiest"))][-1]
 
 
 def make_plan(spec: ExperimentSpec) -> Plan:

@@ -14,6 +14,7 @@ from api.stage_config import ExitCode
 from api.stages import StagePhase, StageReason
 from services.launch.cluster import AppPhase
 from services.observation import Observation
+from services.precedence import gives_way
 from services.retry import FOR_GOOD, FREE, Backoff, judge
 
 
@@ -53,6 +54,8 @@ class Terms:
 
     compute: Compute
     backoff: Backoff
+    slots: int | None = None
+    """Attempts that the cluster runs at once; None: it has a queue of its own."""
 
 
 def decide(experiment: Experiment, stage: Stage, seen: Observation, terms: Terms, now: datetime) -> Move | None:  # noqa: PLR0911  # rows of a table
@@ -68,7 +71,7 @@ def decide(experiment: Experiment, stage: Stage, seen: Observation, terms: Terms
         return Move(StagePhase.FAILED, StageReason.DEADLINE_EXCEEDED, sentence, Effect.CANCEL)
     match stage.phase:
         case StagePhase.BLOCKED:
-            return _blocked(experiment, stage, seen)
+            return _blocked(experiment, stage, seen, terms)
         case StagePhase.LAUNCHING:
             return _launching(stage, seen)
         case StagePhase.QUEUED | StagePhase.RUNNING:
@@ -93,7 +96,7 @@ def _cancelled(stage: Stage, seen: Observation) -> Move:
     return Move(StagePhase.CANCELLING, StageReason.CANCEL_REQUESTED, "It is being ended: somebody cancelled it.", Effect.CANCEL)
 
 
-def _blocked(experiment: Experiment, stage: Stage, seen: Observation) -> Move | None:
+def _blocked(experiment: Experiment, stage: Stage, seen: Observation, terms: Terms) -> Move:
     needs = [need for name in stage.plan.needs if (need := experiment.stage(name))]
     lost = [need.name for need in needs if need.phase in (StagePhase.FAILED, StagePhase.CANCELLED)]
     waiting = [need.name for need in needs if not need.phase.terminal]
@@ -107,6 +110,10 @@ def _blocked(experiment: Experiment, stage: Stage, seen: Observation) -> Move | 
     if seen.stand_in:
         found = seen.stand_in
         return Move(StagePhase.SUCCEEDED, found.reason, found.message, result_key=found.result_key, digest=found.digest)
+    if terms.slots and gives_way(experiment, stage, terms.slots):
+        few = f"{terms.slots} attempts run" if terms.slots > 1 else "one attempt runs"
+        sentence = f"It waits until {experiment.final_proxy.name} has found the weights: {few} at a time here, and the search goes first."
+        return Move(stage.phase, stage.reason, sentence)
     return Move(StagePhase.LAUNCHING, StageReason.READY, f"Attempt {len(stage.attempts) + 1} is being started.", Effect.LAUNCH)
 
 

@@ -190,7 +190,7 @@ class Reconciler:
         return move is None or (move.effect is Effect.NONE and not is_change(stage, move))
 
     def _decide(self, experiment: Experiment, stage: Stage, seen: Observation) -> Move | None:
-        terms = Terms(rules_of(experiment).compute[stage.plan.kind], self._pace.backoff)
+        terms = Terms(rules_of(experiment).compute[stage.plan.kind], self._pace.backoff, self._cluster.slots)
         return decide(experiment, stage, seen, terms, self._clock())
 
     def _move(self, experiment: Experiment, stage: Stage, seen: Observation) -> tuple[Experiment, int]:

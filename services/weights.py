@@ -21,7 +21,7 @@ from services.results import result_of
 
 def averaged(experiment: Experiment, bucket: Bucket) -> Weights:
     """The answer of the last round. Raises NotReady that says why it is not there."""
-    stage = final_proxy(experiment)
+    stage = experiment.final_proxy
     result = result_of(experiment, stage, bucket)
     prepare = experiment.stage("prepare")
     prepared = result_of(experiment, prepare, bucket).prepared if prepare else None
@@ -74,12 +74,6 @@ def comparison(experiment: Experiment, bucket: Bucket) -> Compared:
     if compared is None:
         raise NotReady(f"The result of {stage.name} holds no comparison.")
     return compared
-
-
-def final_proxy(experiment: Experiment) -> Stage:
-    """The stage whose averaged weights are the answer."""
-    proxies = [stage for stage in experiment.stages if stage.plan.kind is StageKind.PROXY]
-    return [stage for stage in proxies if not stage.name.endswith(("-hardest", "-easiest"))][-1]
 
 
 def newest_proxy(experiment: Experiment) -> Stage:

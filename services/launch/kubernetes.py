@@ -32,6 +32,8 @@ logger = logging.getLogger(__name__)
 class KubernetesCluster:
     """Attempts as Volcano jobs of one namespace, as `place` says. `client` is of the cluster; None: as the environment says."""
 
+    slots: int | None = None  # Volcano's queue has room for any number
+
     def __init__(self, place: Place, client: ApiClient | None = None) -> None:
         self._place, self._client = place, client or connect()
         self._server = ApiServer(self._client, place.namespace)

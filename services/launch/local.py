@@ -42,6 +42,7 @@ class LocalCluster:
         grace_seconds: float = 30.0,
         reach: Reach = EVERYTHING,
     ) -> None:
+        self.slots: int | None = slots
         cpus = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
         self._site = Site(bucket_url, max(1, cpus // slots), tuple(command) if command else None, python=sys.executable, reach=reach)
         with _translated():

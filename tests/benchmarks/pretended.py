@@ -32,6 +32,8 @@ ABSENT = AppStatus(AppPhase.ABSENT)
 class MemoryCluster:
     """Apps by name, each pending, running or cancelled."""
 
+    slots: int | None = None
+
     def __init__(self, apps: dict[str, str]) -> None:
         self._apps = apps
 
