@@ -10,7 +10,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.errors import ContentTooLarge, RequestTimeout, TooManyRequests
 from services.access.gate import secret_of
-from services.access.origin import client_address
+from services.access.origin import client_address, sender
 from services.access.principal import Principal
 from services.access.rights import is_open
 from services.problems import answer_to
@@ -96,7 +96,7 @@ class Often:
             return
         credential = _credential(scope) if self._guarded and not is_open(scope["path"]) else None  # elsewhere nobody finds out whose it is
         known = credential is not None and credential in self._good
-        verdict = self._rates.ask(credential if known and credential else client_address(scope))
+        verdict = self._rates.ask(credential if known and credential else sender(client_address(scope)))
         told = self._rates.headers(verdict)
         if not verdict.allowed:
             await answer_to(self._refusal(verdict), scope["path"], told)(scope, receive, send)

@@ -1,7 +1,7 @@
 """Where a request comes from, as a browser tells: another site must not use a person's cookie, nor reach a service on their machine."""
 
 from collections.abc import Mapping
-from ipaddress import ip_address
+from ipaddress import IPv4Address, IPv6Network, ip_address
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -25,6 +25,16 @@ def client_address(scope: Mapping[str, Any]) -> str:
         return str(ip_address(host.partition("%")[0]))  # what follows names an interface, and again may be any text
     except ValueError:
         return ""
+
+
+def sender(address: str) -> str:
+    """Whom an IP address stands for: itself, or its network of IPv6, where whoever has one address has 2^64 of them."""
+    if not address:
+        return ""
+    found = ip_address(address)
+    if isinstance(found, IPv4Address):
+        return address
+    return str(found.ipv4_mapped or IPv6Network((found, 64), strict=False))
 
 
 def host_name(header: str) -> str:

@@ -1,9 +1,11 @@
 """A token bucket: however the clock moves, nobody is given more than the quota and what has been filled up since, nor ever less."""
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from services import rates
+from services.access.origin import sender
 from services.rates import WINDOW, Rates
 
 EXAMPLES = settings(derandomize=True, deadline=None, max_examples=100)
@@ -51,3 +53,18 @@ def test_never_more_callers_than_there_is_room_for() -> None:
 def test_headers_are_as_the_draft_names_them() -> None:
     made = Rates(60, lambda: 0.0)
     assert made.headers(made.ask("a")) == {"RateLimit-Policy": '"default";q=60;w=60', "RateLimit": '"default";r=59;t=1'}
+
+
+@pytest.mark.parametrize(
+    ("address", "stands_for"),
+    [
+        ("192.0.2.7", "192.0.2.7"),
+        ("2001:db8:1:2::3", "2001:db8:1:2::/64"),
+        ("2001:db8:1:2:ffff:ffff:ffff:ffff", "2001:db8:1:2::/64"),
+        ("2001:db8:1:3::3", "2001:db8:1:3::/64"),
+        ("::ffff:192.0.2.7", "192.0.2.7"),  # as a socket of both kinds shows it
+        ("", ""),
+    ],
+)
+def test_who_has_a_network_of_addresses_is_one_caller(address: str, stands_for: str) -> None:
+    assert sender(address) == stands_for
