@@ -95,7 +95,7 @@ EXPERIMENTS = (
         "Share of the last minute that was spent waiting for data.",
         LIVE_STAGE,
     ),
-    Metric("solfa_experiment_mfu_ratio", "gauge", "Model FLOPs utilisation, where the device's peak is known.", LIVE_STAGE),
+    Metric("solfa_experiment_mfu_ratio", "gauge", "Model FLOPs utilisation, where the device's peak is known or given.", LIVE_STAGE),
     Metric("solfa_experiment_processes", "gauge", "Processes that train together.", LIVE_STAGE),
 )
 
@@ -122,7 +122,7 @@ TRAINER = (
         "Share of the last minute that was spent waiting for data.",
         OF_STAGE,
     ),
-    Metric("solfa_trainer_mfu_ratio", "gauge", "Model FLOPs utilisation, where the device's peak is known.", OF_STAGE),
+    Metric("solfa_trainer_mfu_ratio", "gauge", "Model FLOPs utilisation, where the device's peak is known or given.", OF_STAGE),
     Metric("solfa_trainer_peak_memory_bytes", "gauge", "Most of rank 0's GPU memory that was used at once.", OF_STAGE),
     Metric("solfa_trainer_domain_weight_ratio", "gauge", "The domain's weight at this step (alpha_t).", OF_DOMAIN),
     Metric("solfa_trainer_averaged_weight_ratio", "gauge", "The domain's weight, averaged over all steps so far.", OF_DOMAIN),

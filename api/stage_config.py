@@ -77,7 +77,7 @@ class StageReport(Message):
     data_wait_share: float | None = None
     """Share of the time spent waiting for data."""
     mfu: float | None = None
-    """Model FLOPs utilisation, where the device's peak is known."""
+    """Model FLOPs utilisation, where the device's peak is known or given."""
     peak_memory_bytes: int | None = None
     seconds_left: float | None = None
     domain_weights: DomainWeights | None = None

@@ -101,10 +101,8 @@ class Meter:
         return fields
 
     def _mfu(self, tokens_per_second: float) -> float | None:
-        if not torch.cuda.is_available():
-            return None
-        device = torch.cuda.get_device_name()
-        peak = next((flops for name, flops in PEAK_BF16.items() if name in device), None)
+        config = self._context.config
+        peak = config.spec.compute_for(config.plan.kind).peak_flops or _known_peak()
         return peak and tokens_per_second * self._flops / (peak * self._context.world.size)
 
     def _log(self, seen: StepRecord) -> None:
@@ -117,3 +115,9 @@ class Meter:
             top = "  alpha " + ", ".join(f"{name} {weight:.3f}" for weight, name in ranked)
         speed, left = fields.get("tokens_per_second", 0.0), fields.get("seconds_left", 0.0)
         log.info("step %d/%d  loss %.4f  %.0f tokens/s  %.0f s left%s", progress.step, self._training.steps, seen.loss, speed, left, top)
+
+
+def _known_peak() -> float | None:
+    """FLOP/s of this process's GPU at best."""
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else ""
+    return next((flops for name, flops in PEAK_BF16.items() if name in device), None)

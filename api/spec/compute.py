@@ -40,6 +40,8 @@ class Compute(Part):
     """GPUs a replica."""
     resources: dict[ResourceName, Annotated[int, Field(ge=1)]] = Field(default={}, max_length=16)
     """Other devices a replica, by the names that the cluster gives them: `{rdma/hca: 1}`."""
+    peak_flops: float | None = Field(default=None, gt=0)
+    """Dense bfloat16 FLOP/s of one process's device at best: what MFU is a share of. Known of H100, H200, A100 and L4; others are told."""
     parallelism: Literal["ddp", "fsdp"] = "ddp"
     """Replicated, or sharded with FSDP2."""
     retries: int = Field(default=3, ge=0, le=100)

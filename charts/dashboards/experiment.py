@@ -181,9 +181,9 @@ EXPERIMENT = Board(
                 by_stage(
                     "Model FLOPs utilisation",
                     "percentunit",
-                    "Of the device's peak, where that is known.",
+                    "Of the device's peak, where that is known or the spec's compute says it.",
                     "solfa_experiment_mfu_ratio",
-                    "The device's peak is not known, or nothing runs.",
+                    "Nothing runs, or the device's peak is not known: see peak_flops of the spec's compute.",
                     width=8,
                 ),
                 by_stage(

@@ -17,13 +17,16 @@ BATCH = 1000
 class Loop:
     """A meter over a loop whose steps take as long as the test says."""
 
-    def __init__(self, progress: Progress | None = None) -> None:
+    def __init__(self, progress: Progress | None = None, peak: float | None = None, processes: int = 1) -> None:
         self.now, self.progress, self.said = 0.0, progress or Progress(), dict[str, Any]()
         training = SimpleNamespace(steps=1_000_000)
-        spec = SimpleNamespace(training_for=lambda _kind: training, sequence_length=8, domain_names=["only"])
+        compute = SimpleNamespace(peak_flops=peak)
+        spec = SimpleNamespace(
+            training_for=lambda _kind: training, compute_for=lambda _kind: compute, sequence_length=8, domain_names=["only"]
+        )
         context: Any = SimpleNamespace(
             config=SimpleNamespace(spec=spec, plan=SimpleNamespace(kind="main")),
-            world=SimpleNamespace(is_first=False, size=1),
+            world=SimpleNamespace(is_first=False, size=processes),
             reporter=SimpleNamespace(progress=self.hear),
         )
         model: Any = SimpleNamespace(model=SimpleNamespace(flops_per_token=lambda _length: 1.0))
@@ -98,3 +101,11 @@ def test_no_time_at_all_is_no_division_by_zero_and_looks_do_not_pile_up() -> Non
     for number in range(1, 10_000):
         pace.add(5 + number * 0.5, 7 + number, 0)
     assert len(pace._looks) <= WINDOW_SECONDS / 0.5 + 2
+
+
+def test_mfu_is_a_share_of_what_all_processes_together_could_do_where_somebody_knows_it() -> None:
+    two, unknown = Loop(peak=10.0, processes=2), Loop()
+    for loop in (two, unknown):
+        loop.train(5.0, waits=0.5, works=0.5)
+    assert two.said["mfu"] == pytest.approx(BATCH / 1.0 * 1.0 / (10.0 * 2))  # a batch a second, at 1 FLOP a token
+    assert unknown.said["mfu"] is None
