@@ -155,6 +155,8 @@ class Limits(Group):
     """Folders that specs may read. Empty: those of `training.dataClaims`, or `/data` where there are none."""
     requests_per_minute: int = Field(default=1200, ge=0)
     """Of one token, or of one address where none was shown, at each replica; 0: as many as they like."""
+    requests_at_once: int = Field(default=500, ge=0)
+    """Of the same that may be open together, streams and waits among them; 0: any number."""
 
 
 class Service(Group):

@@ -15,11 +15,12 @@ from api.views import StageChange
 from services import problems
 from services.access.gate import Gate
 from services.access.tokens import Tokens
+from services.callers import AtOnce, Known, Often
 from services.experiments import Experiments
 from services.following import Following
 from services.histories import Histories
 from services.launch.cluster import Cluster
-from services.limits import Bodies, Often
+from services.limits import Bodies
 from services.logs import LogKeeper
 from services.metrics import VERSION, Metrics
 from services.page import routes as page
@@ -49,8 +50,11 @@ def create_app(settings: Settings, store: ExperimentStore, bucket: Bucket, clust
 
     app.add_middleware(Bodies, most=settings.max_body_bytes, seconds=settings.request_seconds)
     app.add_middleware(Gate, tokens=issued if settings.guarded else None, on_loopback=settings.on_loopback, clock=utc_now)
+    if settings.most_at_once:
+        app.add_middleware(AtOnce, most=settings.most_at_once)
     if settings.quota_of_requests:
-        app.add_middleware(Often, rates=Rates(settings.quota_of_requests, time.monotonic), guarded=settings.guarded)
+        app.add_middleware(Often, rates=Rates(settings.quota_of_requests, time.monotonic))
+    app.add_middleware(Known, guarded=settings.guarded)
     app.add_middleware(Timed, metrics=metrics)
     return app
 

@@ -1,22 +1,14 @@
-"""What every request is held to before a route sees it: its body's size and pace, and how often its sender asks."""
+"""What every request is held to before a route sees it: the size of its body, and its pace."""
 
 import asyncio
-import hashlib
-from collections import OrderedDict
 
-from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from api.errors import ContentTooLarge, RequestTimeout, TooManyRequests
-from services.access.gate import secret_of
-from services.access.origin import client_address, sender
-from services.access.principal import Principal
+from api.errors import ContentTooLarge, RequestTimeout
 from services.access.rights import is_open
 from services.problems import answer_to
-from services.rates import MOST_CALLERS, Rates, Verdict
 
-PROBES = ("/healthz", "/readyz")  # asked by a kubelet, however busy the rest is
 MOST_OPEN = 8_192  # bytes of a body that is taken without a token: a form with a token and an address of 2,000 letters
 CLOSE = {"Connection": "close"}  # what is left of a refused body is not to be waited for
 
@@ -78,55 +70,3 @@ def _replayed(body: bytes, receive: Receive) -> Receive:
         return {"type": "http.request", "body": body, "more_body": False}
 
     return replay
-
-
-class Often:
-    """Refuses with 429 who asks more often than `rates` allows: by token once one has been good, by address before and without.
-
-    `guarded`: whether tokens are asked for; where they are not, none is ever good.
-    """
-
-    def __init__(self, app: ASGIApp, rates: Rates, guarded: bool) -> None:
-        self._app, self._rates, self._guarded = app, rates, guarded
-        self._good: OrderedDict[str, None] = OrderedDict()
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"] in PROBES:
-            await self._app(scope, receive, send)
-            return
-        credential = _credential(scope) if self._guarded and not is_open(scope["path"]) else None  # elsewhere nobody finds out whose it is
-        known = credential is not None and credential in self._good
-        verdict = self._rates.ask(credential if known and credential else sender(client_address(scope)))
-        told = self._rates.headers(verdict)
-        if not verdict.allowed:
-            await answer_to(self._refusal(verdict), scope["path"], told)(scope, receive, send)
-            return
-
-        async def send_told(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                message["headers"] = [*message.get("headers", ()), *((name.encode(), value.encode()) for name, value in told.items())]
-                if credential:
-                    self._note(credential, scope.get("state", {}).get("principal"), message["status"])
-            await send(message)
-
-        await self._app(scope, receive, send_told)
-
-    def _refusal(self, verdict: Verdict) -> TooManyRequests:
-        seconds = f"{verdict.wait} second{'s' if verdict.wait > 1 else ''}"
-        return TooManyRequests(f"More than {self._rates.quota} requests in a minute came from you; ask again in {seconds}.")
-
-    def _note(self, credential: str, principal: Principal | None, status: int) -> None:
-        """Good is what the gate has found a token's; one that was refused is its sender's address again: many tries gain nothing."""
-        if status == 401:
-            self._good.pop(credential, None)
-        elif principal:
-            self._good[credential] = None
-            self._good.move_to_end(credential)
-            if len(self._good) > MOST_CALLERS:
-                self._good.popitem(last=False)
-
-
-def _credential(scope: Scope) -> str | None:
-    """A digest of the secret as the gate reads it, however it is spelled: nothing that could be used is kept."""
-    secret, _ = secret_of(Headers(scope=scope))
-    return hashlib.sha256(secret.encode()).hexdigest() if secret else None

@@ -98,6 +98,9 @@ class Settings(BaseModel):
     requests_per_minute: int | None = Field(default=None, ge=0)
     """Of one token, or of one address where none was shown; more are answered 429. 0: as many as they like. Not set: 1200, but no limit
     while listening on loopback."""
+    requests_at_once: int | None = Field(default=None, ge=0)
+    """Of one token or address, as above, that may be open together, streams and waits among them; more are answered 429. 0: any number.
+    Not set: 500, but no limit while listening on loopback."""
     quotas: Quotas = {}
     """A JSON object: how much of a project may live at once, such as `{"speech": {"experiments": 5, "gpus": 16}, "*": {"replicas": 8}}`;
     `*` is every project that is not named. Devices of a spec's `resources` count as GPUs, but for those that a quota's own
@@ -217,6 +220,11 @@ class Settings(BaseModel):
     def quota_of_requests(self) -> int:
         """A minute, for each caller; 0: no limit."""
         return (0 if self.on_loopback else 1200) if self.requests_per_minute is None else self.requests_per_minute
+
+    @property
+    def most_at_once(self) -> int:
+        """Open requests of each caller; 0: no limit."""
+        return (0 if self.on_loopback else 500) if self.requests_at_once is None else self.requests_at_once
 
     @property
     def reach(self) -> Reach:

@@ -1,12 +1,14 @@
 """How often somebody may ask a real server: counted by who they are, however they spell it, and by address until that is known."""
 
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 from api.client import Client
-from services import limits
+from services import callers
 from tests.services.running import Running, problem, running
+from tests.services.waiting import wait_for
 
 ADMIN = "an administrator's token of the settings"
 
@@ -54,7 +56,7 @@ def test_what_nobody_has_looked_at_is_no_token(tmp_path: Path) -> None:
 
 
 def test_junk_pushes_no_good_token_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(limits, "MOST_CALLERS", 3)
+    monkeypatch.setattr(callers, "MOST_CALLERS", 3)
     with running(tmp_path, requests_per_minute=5, reconcile=False, access="required", admin_token=ADMIN) as service:
         good = {"Authorization": f"Bearer {ADMIN}"}
         assert admitted(service, "/v1/experiments", good) == 1
@@ -62,3 +64,25 @@ def test_junk_pushes_no_good_token_out(tmp_path: Path, monkeypatch: pytest.Monke
             admitted(service, "/sign-in", {"Authorization": f"Bearer junk{number}"})
         assert admitted(service, "/sign-in", {}) == 0
         assert admitted(service, "/v1/experiments", good) == 1, "it is not its address's, which has spent its quota"
+
+
+def test_who_has_many_requests_open_is_refused_another_until_one_has_ended(tmp_path: Path) -> None:
+    with running(tmp_path, requests_at_once=3, requests_per_minute=1000, reconcile=False, access="required", admin_token=ADMIN) as service:
+        good, other = ({"Authorization": f"Bearer {one}"} for one in (ADMIN, "junk"))
+        assert service.http.get("/v1/experiments", headers=good).status_code == 200  # from now on it is not its address
+        made = service.http.post(
+            "/v1/experiments", content=service.spec("told"), headers=good | {"Content-Type": "application/yaml"}
+        ).json()["id"]
+        with ExitStack() as streams:
+            for _ in range(3):
+                opened = streams.enter_context(
+                    service.http.stream("GET", f"/v1/experiments/{made}/events", headers=good | {"Accept": "text/event-stream"})
+                )
+                assert opened.status_code == 200
+            refused = service.http.get("/v1/experiments", headers=good)
+            assert "3 of your requests are open" in problem(refused, 429, "too_many_requests")["detail"]
+            assert refused.headers["retry-after"] == "1"
+            assert service.http.get("/v1/experiments", headers=other).status_code == 401, "somebody else is let through to the gate"
+            assert service.http.get("/healthz").status_code == 200
+            opened.close()
+            wait_for(lambda: service.http.get("/v1/experiments", headers=good).status_code == 200)

@@ -42,6 +42,7 @@
   "SOLFA_GPU_RESOURCE" .Values.training.gpuResource
   "SOLFA_QUEUE" .Values.training.queue
   "SOLFA_RELEASE" .Release.Name
+  "SOLFA_REQUESTS_AT_ONCE" (toString (int .Values.limits.requestsAtOnce))
   "SOLFA_REQUESTS_PER_MINUTE" (toString (int .Values.limits.requestsPerMinute))
   "SOLFA_SHM_MB" (toString (int .Values.training.shmMb))
   "SOLFA_TRAINER_IMAGE" (include "solfa.image" (dict "root" . "image" .Values.images.trainer))
