@@ -8,7 +8,7 @@ import logging
 import socket
 import threading
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
@@ -16,6 +16,7 @@ from api import keys
 from api.bucket import Bucket
 from api.errors import BucketError, LaunchRejected, NotFound, SolfaError, StaleFence, StaleVersion
 from api.experiment import Experiment, Stage
+from services.ahead import Ahead, Wanted
 from services.decide import Effect, Move, Terms, decide, only_waits
 from services.inputs import rules_of, stage_config
 from services.launch.cluster import Cluster, LaunchRequest
@@ -41,6 +42,8 @@ class Pace:
     """Between passes, at most, while the store, the bucket or the cluster does not answer."""
     lease: float = 5.0
     """A lease not renewed for so long may be taken by another reconciler."""
+    at_once: int = 1
+    """Looks that are on their way together."""
     looks: int = 400
     """Experiments of which a pass asks the bucket while their apps run; with more of them, they have their turns in the passes after."""
     backoff: Backoff = Backoff()  # noqa: RUF009  # frozen
@@ -74,7 +77,7 @@ class Reconciler:
         self._clock = clock
         self._pace = pace
         self._watcher = watcher or Watcher()
-        self._observer = Observer(store, cluster, bucket)
+        self._observer = Ahead(Observer(store, cluster, bucket), pace.at_once)
         self._keeper = LogKeeper(cluster, bucket)
         self._tidier = Tidier(store, cluster, bucket, self._keeper)
         self._holder = f"{socket.gethostname()[:60]}/{uuid.uuid4().hex}"  # a person finds the pod or machine that leads by it
@@ -110,6 +113,7 @@ class Reconciler:
                 stop.wait(wait)
             elif not moves:
                 self._wake.wait(wait)
+        self._observer.close()
         self._release()
 
     def run_once(self) -> int:
@@ -122,8 +126,8 @@ class Reconciler:
         apps = self._cluster.apps()
         live = self._live = self._store.live(self._live)
         self._settled = {one.id: self._settled[one.id] for one in live if one.id in self._settled}
-        self._observer.forget(set(apps))
         turn, self._turn = in_turn(self._turn, self._pace.looks, len(live))
+        self._observer.begin(self._wanted(live, turn), set(apps))
         self._watcher.sees(live)
         moves = 0
         failures: list[SolfaError] = []
@@ -175,6 +179,13 @@ class Reconciler:
             places = [at for at, stage in stages if not stage.phase.terminal and not only_waits(experiment, stage)]
             self._settled[experiment.id] = version, places
         return moves
+
+    def _wanted(self, live: Sequence[Experiment], turn: Container[int]) -> Iterator[Wanted]:
+        """What the pass will look at, in the order in which it will."""
+        for position, experiment in enumerate(live):
+            for place in self._places(experiment):
+                if not experiment.stages[place].phase.terminal:
+                    yield Wanted(experiment, experiment.stages[place], position in turn)
 
     def _places(self, experiment: Experiment) -> Sequence[int]:
         """Of the stages to look at: all, but those that only wait where a pass has found already that this version says all of them."""

@@ -28,6 +28,7 @@ from services.store import ExperimentStore, open_store
 
 log = logging.getLogger(__name__)
 JOIN_SECONDS = 10
+LOOKS_AT_ONCE = 16  # of a bucket or a cluster that is elsewhere
 COLLECT = (10_000, 20, 100)  # a look at all that there is takes a third of a second with 2,000 live records, and finds nothing in them
 SWITCH_SECONDS = 0.0005  # a request gives way to the reconciler at every row it reads: Python's 5 ms each time add up
 
@@ -40,7 +41,7 @@ class Service:
         metrics = Metrics(store, settings.metrics_experiments)
         store, bucket = metrics.timed_store(store), metrics.timed_bucket(bucket)
         self.app = create_app(settings, store, bucket, cluster, metrics)
-        self._reconciler = Reconciler(store, cluster, bucket, pace=pace or Pace(), watcher=metrics)
+        self._reconciler = Reconciler(store, cluster, bucket, pace=pace or Pace(at_once=_looks_at_once(settings)), watcher=metrics)
         self.app.state.context.experiments.on_change = self._reconciler.wake
         self._stop = threading.Event()
         self._server: _Server | None = None
@@ -149,6 +150,11 @@ def open_cluster(settings: Settings, bucket_url: str) -> Cluster:
     cluster = KubernetesCluster(place(settings, bucket_url))
     cluster.check()
     return cluster
+
+
+def _looks_at_once(settings: Settings) -> int:
+    """On this machine alone they gain nothing by being many."""
+    return 1 if settings.cluster == "local" and settings.bucket.startswith("file:") else LOOKS_AT_ONCE
 
 
 def place(settings: Settings, bucket_url: str) -> Place:

@@ -15,6 +15,7 @@ from urllib3.exceptions import HTTPError
 from api.errors import ClusterUnavailable, LaunchRejected
 
 DEADLINE = (5.0, 20.0)  # seconds to connect, and to hear something: a hung server must not hang us
+CONNECTIONS = 40  # kept open: for as many threads as look and follow logs at once
 REFUSED = (400, 413, 422)
 
 Json = dict[str, Any]
@@ -38,6 +39,7 @@ def connect() -> ApiClient:
         except (ConfigException, OSError) as error:
             raise ClusterUnavailable(f"No Kubernetes cluster can be reached from here ({error}); set KUBECONFIG.") from error
     configuration.retries = False
+    configuration.connection_pool_maxsize = CONNECTIONS
     return _HurriedClient(configuration)
 
 

@@ -31,6 +31,7 @@ from api.domains import DomainWeights
 from api.experiment import Experiment, Stage
 from api.stage_config import StageReport
 from api.stages import StagePhase
+from services.server import LOOKS_AT_ONCE
 from tests.benchmarks.readers import Reader, until
 from tests.benchmarks.records import ACTIVE, DOMAINS, STORED, fill, spec_text
 from tests.postgres import Postgres
@@ -38,6 +39,7 @@ from tests.postgres import Postgres
 Figure = dict[str, Any]
 READERS, HOT = 500, 5
 REQUESTS_A_SECOND = 20
+DISTANCE = 0.02  # seconds until a bucket elsewhere answers
 REPORT_SECONDS = 5.0  # between two reports of one attempt
 SCRAPE = "scrape of /metrics"
 PASS = "solfa_reconcile_pass_duration_seconds"
@@ -97,7 +99,30 @@ def measure(quick: bool) -> list[Figure]:
     if any(Path("/usr/lib/postgresql").glob("*/bin/postgres")):
         with TemporaryDirectory() as folder, _postgres() as database:
             figures += _measured(Path(folder), "PostgreSQL", database, rounds, watched)
+    with TemporaryDirectory() as folder:
+        figures += _distant(Path(folder), f"sqlite:///{folder}/solfa.db")
     return figures
+
+
+def _distant(folder: Path, database: str) -> list[Figure]:
+    """Rounds over a bucket that is elsewhere, with one look on its way and with as many as the service has; the first round aside."""
+    active, means = fill(database), {}
+    for looks in (1, LOOKS_AT_ONCE):
+        with _served(folder, database, active, True, str(DISTANCE), str(looks)) as served, _trainers(folder, active):
+            while served.passes()[0] < 1:
+                time.sleep(0.2)
+            count, seconds, _ = served.passes()
+            while served.passes()[0] < count + 3:
+                time.sleep(0.2)
+            now, total, _ = served.passes()
+            means[looks] = (total - seconds) / (now - count)
+    one, many = means[1], means[LOOKS_AT_ONCE]
+    how = f"{ACTIVE:,} active, SQLite; each answer of the bucket takes {1000 * DISTANCE:.0f} ms; mean of 3 rounds"
+    return [
+        _figure("a bucket elsewhere: a round with one look on its way", one, "s", "", how),
+        _figure(f"a bucket elsewhere: a round with {LOOKS_AT_ONCE} looks on their way", many, "s", "", "as the service does it; the same"),
+        _figure("a bucket elsewhere: the second to the first", many / one, "", "", "in this one run"),
+    ]
 
 
 def _measured(folder: Path, name: str, database: str, rounds: int, watched: float) -> list[Figure]:
@@ -260,11 +285,11 @@ async def _changed(served: Served, hot: list[Experiment], events: list[Reader], 
 
 
 @contextmanager
-def _served(folder: Path, database: str, active: list[Experiment], reconcile: bool) -> Iterator[Served]:
+def _served(folder: Path, database: str, active: list[Experiment], reconcile: bool, *distant: str) -> Iterator[Served]:
     core, *others = sorted(os.sched_getaffinity(0))
     environment = {"SOLFA_HOME": str(folder), "SOLFA_DATABASE_URL": database, "SOLFA_PORT": "0", "SOLFA_RECONCILE": str(reconcile).lower()}
     os.sched_setaffinity(0, {core})  # a child keeps its parent's
-    command = [sys.executable, "-m", "tests.benchmarks.pretended"]
+    command = [sys.executable, "-m", "tests.benchmarks.pretended", *distant]
     process = subprocess.Popen(command, env={**os.environ, **environment}, stdout=subprocess.PIPE, text=True)
     os.sched_setaffinity(0, set(others) or {core})
     try:

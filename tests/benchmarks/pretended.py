@@ -1,4 +1,6 @@
-"""`python -m tests.benchmarks.pretended`: the service, wired as always, over a cluster that is nothing but memory.
+"""`python -m tests.benchmarks.pretended [SECONDS LOOKS]`: the service, wired as always, over a cluster that is nothing but memory.
+
+SECONDS: what its bucket takes to answer, as one does that is elsewhere; LOOKS: how many looks the reconciler has on their way then.
 
 Its apps wait or run as their records say; each that runs loses its machine for a while every few minutes, so that a reconciler has real
 moves to make all the time. What a trainer would write into the bucket, the bench writes.
@@ -9,11 +11,13 @@ import sys
 import time
 import zlib
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from typing import Any
 
-from api.bucket import open_bucket
+from api.bucket import Bucket, open_bucket
 from api.stages import StagePhase
 from services.launch.cluster import AppPhase, AppStatus, LaunchRequest
+from services.reconciler import Pace
 from services.server import Service
 from services.settings import Settings
 from services.store import open_store
@@ -72,6 +76,18 @@ class MemoryCluster:
     def close(self) -> None: ...
 
 
+class Distant(Bucket):
+    """A bucket each of whose answers takes `seconds`."""
+
+    def __init__(self, near: Bucket, seconds: float) -> None:
+        super().__init__(near._store, near.url)
+        self._seconds = seconds
+
+    def _at(self, key: str) -> AbstractContextManager[None]:
+        time.sleep(self._seconds)
+        return super()._at(key)
+
+
 def main() -> None:
     """Says its URL on the first line of its standard output."""
     logging.basicConfig(level=logging.ERROR, stream=sys.stderr)
@@ -82,7 +98,10 @@ def main() -> None:
     stages = [stage for experiment in store.live() for stage in experiment.stages]
     apps = {stage.attempt.app: kinds[stage.phase] for stage in stages if stage.attempt and stage.phase in kinds}
     del stages
-    service = Service(settings, store, open_bucket(settings.bucket), MemoryCluster(apps))
+    bucket, pace = open_bucket(settings.bucket), None
+    if len(sys.argv) > 1:
+        bucket, pace = Distant(bucket, float(sys.argv[1])), Pace(at_once=int(sys.argv[2]))
+    service = Service(settings, store, bucket, MemoryCluster(apps), pace)
     service.serve(lambda url: print(url, flush=True))
     store.close()
 

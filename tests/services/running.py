@@ -25,7 +25,7 @@ from tests.builders import spec_mapping
 from tests.services.waiting import wait_for
 
 PROGRAM = [sys.executable, "-I", "-S", str(Path(__file__).with_name("stage_program.py"))]
-PACE = Pace(interval=0.05, longest=0.2, backoff=Backoff(timedelta(0), timedelta(0), timedelta(0)))
+PACE = Pace(interval=0.05, longest=0.2, at_once=4, backoff=Backoff(timedelta(0), timedelta(0), timedelta(0)))
 ENDED = ("succeeded", "failed", "cancelled")
 YAML = {"Content-Type": "application/yaml"}
 
