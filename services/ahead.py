@@ -1,11 +1,12 @@
-"""The looks of a pass, many at a time: where bucket and cluster are elsewhere, a look is little but waiting for their answers."""
+"""The looks of a pass, many at a time: where the bucket is elsewhere, a look is little but waiting for its answers."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import NamedTuple
 
 from api.experiment import Experiment, Stage
 from api.stages import StagePhase
+from services.launch.cluster import AppStatus
 from services.observation import Observation
 from services.observer import Observer
 
@@ -18,12 +19,6 @@ class Wanted(NamedTuple):
     closely: bool
 
 
-class _Seen(NamedTuple):
-    glance: Observation | None
-    look: Observation | None
-    """Also where a glance was wanted, and told too little."""
-
-
 class Ahead:
     """An Observer whose next looks are begun before they are asked for, `at_once` at a time and in order; 1: each when it is asked for.
 
@@ -34,32 +29,30 @@ class Ahead:
     def __init__(self, observer: Observer, at_once: int) -> None:
         self._observer = observer
         self._pool = ThreadPoolExecutor(at_once, "look") if at_once > 1 else None
-        self._begun: dict[str, Future[_Seen]] = {}  # by app
+        self._begun: dict[str, Future[Observation]] = {}  # by app
 
-    def begin(self, wanted: Iterable[Wanted], apps: Collection[str]) -> None:
-        """A pass begins: what is left of the last one's looks is dropped, and all that is not of `apps`, which there are now."""
+    def begin(self, wanted: Iterable[Wanted], apps: Mapping[str, AppStatus]) -> None:
+        """A pass begins, which will look at what is `wanted`. What is left of the last one's looks is dropped."""
         for left in self._begun.values():
             left.cancel()
         self._begun = {}
-        self._observer.forget(apps)
+        self._observer.begin(apps)
         for one in wanted if self._pool else ():
             # One that waits for others asks the store alone, and those before it may be moved first.
-            if self._pool and one.stage.attempt and one.stage.phase is not StagePhase.BLOCKED:
-                self._begun[one.stage.attempt.app] = self._pool.submit(self._see, one)
+            if self._pool and one.stage.attempt and one.stage.phase is not StagePhase.BLOCKED and self._takes_a_look(one):
+                self._begun[one.stage.attempt.app] = self._pool.submit(self._observer.look, one.experiment, one.stage)
 
-    def _see(self, wanted: Wanted) -> _Seen:
-        glance = None if wanted.closely else self._observer.glance(wanted.stage)
-        return _Seen(glance, None if glance else self._observer.look(wanted.experiment, wanted.stage))
+    def _takes_a_look(self, wanted: Wanted) -> bool:
+        return wanted.closely or self._observer.glance(wanted.stage) is None
 
     def glance(self, stage: Stage) -> Observation | None:
         """As Observer's."""
-        begun = self._begun.get(stage.attempt.app) if stage.attempt else None
-        return begun.result().glance if begun else self._observer.glance(stage)
+        return self._observer.glance(stage)
 
     def look(self, experiment: Experiment, stage: Stage) -> Observation:
         """As Observer's."""
         begun = self._begun.pop(stage.attempt.app, None) if stage.attempt else None
-        return (begun and begun.result().look) or self._observer.look(experiment, stage)
+        return begun.result() if begun else self._observer.look(experiment, stage)
 
     def close(self) -> None:
         """No look is begun any more."""

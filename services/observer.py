@@ -1,7 +1,7 @@
 """Looking: what the cluster, the bucket and the store say of one stage, as an Observation."""
 
 import logging
-from collections.abc import Collection
+from collections.abc import Mapping
 from datetime import datetime
 from typing import TypeVar
 
@@ -14,23 +14,24 @@ from api.results import StageResult
 from api.stage_config import AttemptFailure, StageReport
 from api.stages import StageKind, StagePhase, StageReason
 from services.inputs import rules_of
-from services.launch.cluster import AppPhase, Cluster
+from services.launch.cluster import AppPhase, AppStatus
 from services.observation import Observation, StandIn
 from services.store import ExperimentStore
 
 Message = TypeVar("Message", bound=BaseModel)
 logger = logging.getLogger(__name__)
 
+ABSENT = AppStatus(AppPhase.ABSENT)
 ENDED = frozenset({AppPhase.SUCCEEDED, AppPhase.FAILED, AppPhase.CANCELLED, AppPhase.ABSENT})
 
 
 class Observer:
-    """Reads, and changes nothing."""
+    """Reads, and changes nothing. Of apps it knows what it was told as the pass began."""
 
-    def __init__(self, store: ExperimentStore, cluster: Cluster, bucket: Bucket) -> None:
+    def __init__(self, store: ExperimentStore, bucket: Bucket) -> None:
         self._store = store
-        self._cluster = cluster
         self._bucket = bucket
+        self._apps: Mapping[str, AppStatus] = {}
         self._deltas: dict[str, float | None] = {}  # by result key: a manifest never changes
         self._heard: dict[str, datetime] = {}  # by app: when it reported last, as far as a look has seen
 
@@ -39,20 +40,23 @@ class Observer:
         attempt = stage.attempt
         if attempt is None or (stage.phase is StagePhase.RUNNING and attempt.app not in self._heard):
             return None
-        app = self._cluster.status(attempt.app)
+        app = self._apps.get(attempt.app, ABSENT)
         over = app.phase in ENDED or app.crashes
         return None if over and stage.phase is not StagePhase.BACKOFF else Observation(app, reported_at=self._heard.get(attempt.app))
 
-    def forget(self, apps: Collection[str]) -> None:
-        """Keep nothing of any app but these."""
+    def begin(self, apps: Mapping[str, AppStatus]) -> None:
+        """A pass begins: what the cluster says of all apps, and nothing is kept of any other."""
+        self._apps = apps
         self._heard = {app: at for app, at in self._heard.items() if app in apps}
 
     def look(self, experiment: Experiment, stage: Stage) -> Observation:
-        """What is to be known about `stage` in its phase. Raises BucketError, ClusterUnavailable, StoreError."""
+        """What is to be known about `stage` in its phase. Raises BucketError, StoreError."""
         attempt = stage.attempt
         if attempt is None:
             return Observation(stand_in=self._stand_in(experiment, stage))
-        app = self._cluster.status(attempt.app)  # first of all: what it had committed before it ended is then there to be seen
+        app = self._apps.get(
+            attempt.app, ABSENT
+        )  # asked for before all that follows: what it had committed before it ended is then there to be seen
         key = keys.result(experiment.id, stage.name)
         if self._bucket.exists(key):
             return Observation(app, committed=key)

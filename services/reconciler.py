@@ -77,7 +77,7 @@ class Reconciler:
         self._clock = clock
         self._pace = pace
         self._watcher = watcher or Watcher()
-        self._observer = Ahead(Observer(store, cluster, bucket), pace.at_once)
+        self._observer = Ahead(Observer(store, bucket), pace.at_once)
         self._keeper = LogKeeper(cluster, bucket)
         self._tidier = Tidier(store, cluster, bucket, self._keeper)
         self._holder = f"{socket.gethostname()[:60]}/{uuid.uuid4().hex}"  # a person finds the pod or machine that leads by it
@@ -123,11 +123,11 @@ class Reconciler:
         """
         if not self._holds_lease():
             return 0
-        apps = self._cluster.apps()
+        apps = self._cluster.look()
         live = self._live = self._store.live(self._live)
         self._settled = {one.id: self._settled[one.id] for one in live if one.id in self._settled}
         turn, self._turn = in_turn(self._turn, self._pace.looks, len(live))
-        self._observer.begin(self._wanted(live, turn), set(apps))
+        self._observer.begin(self._wanted(live, turn), apps)
         self._watcher.sees(live)
         moves = 0
         failures: list[SolfaError] = []

@@ -28,7 +28,7 @@ from services.store import ExperimentStore, open_store
 
 log = logging.getLogger(__name__)
 JOIN_SECONDS = 10
-LOOKS_AT_ONCE = 16  # of a bucket or a cluster that is elsewhere
+LOOKS_AT_ONCE = 16  # at a bucket that is elsewhere
 COLLECT = (10_000, 20, 100)  # a look at all that there is takes a third of a second with 2,000 live records, and finds nothing in them
 SWITCH_SECONDS = 0.0005  # a request gives way to the reconciler at every row it reads: Python's 5 ms each time add up
 
@@ -153,7 +153,7 @@ def open_cluster(settings: Settings, bucket_url: str) -> Cluster:
 
 
 def _looks_at_once(settings: Settings) -> int:
-    """On this machine alone they gain nothing by being many."""
+    """At a folder of this machine they gain nothing by being many; a cluster's volume is elsewhere, too."""
     return 1 if settings.cluster == "local" and settings.bucket.startswith("file:") else LOOKS_AT_ONCE
 
 

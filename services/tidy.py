@@ -2,7 +2,7 @@
 
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -14,7 +14,7 @@ from api.errors import NotFound, SolfaError
 from api.experiment import Experiment, Stage
 from api.results import StageResult
 from api.stages import StagePhase
-from services.launch.cluster import AppPhase, Cluster
+from services.launch.cluster import AppPhase, AppStatus, Cluster
 from services.logs import LogKeeper
 from services.observation import ALIVE
 from services.store import ExperimentStore
@@ -42,17 +42,17 @@ class Tidier:
     def __init__(self, store: ExperimentStore, cluster: Cluster, bucket: Bucket, keeper: LogKeeper) -> None:
         self._store, self._cluster, self._bucket, self._keeper = store, cluster, bucket, keeper
 
-    def tidy(self, apps: Sequence[str], live: Sequence[Experiment], now: datetime) -> int:
-        """Look at `apps`, which were listed before `live` was loaded. Returns how many were ended or removed."""
+    def tidy(self, apps: Mapping[str, AppStatus], live: Sequence[Experiment], now: datetime) -> int:
+        """Look at `apps`, which were looked at before `live` was loaded. Returns how many were ended or removed."""
         needed = {stage.attempt.app for experiment in live for stage in experiment.stages if _is_needed(stage) and stage.attempt}
         loaded = {experiment.id: experiment for experiment in live}
         done = 0
-        for app in apps:
+        for app, status in apps.items():
             if app in needed:
                 continue
             try:
                 left = self._whose(app, loaded)
-                done += self._end(left, now) if left else 0
+                done += self._end(left, status, now) if left else 0
             except SolfaError as error:
                 logger.warning("app %s is left for the next pass: %s", app, error.message)
         return done
@@ -69,9 +69,8 @@ class Tidier:
             return Left(app, experiment_id, stage_name, attempt, None)
         return Left(app, experiment_id, stage_name, attempt, experiment.stage(stage_name))
 
-    def _end(self, left: Left, now: datetime) -> int:
+    def _end(self, left: Left, status: AppStatus, now: datetime) -> int:
         """Cancel an app that is alive, remove one that is not: the removal last, so that all before it is repeated until it is done."""
-        status = self._cluster.status(left.app)
         alive = status.phase in ALIVE
         stays = alive and (status.phase is AppPhase.UNKNOWN or _may_linger(left, now))
         if left.stage is not None and (status.ending or not stays):

@@ -83,8 +83,8 @@ class Cluster(Protocol):
     def remove(self, app: str) -> None:
         """Forget an ended app and what it left on the cluster; an absent app is fine."""
 
-    def apps(self) -> list[str]:
-        """Names of all apps of this service."""
+    def look(self) -> dict[str, AppStatus]:
+        """All apps of this service by name, as one look finds them: at the cost of a few questions, however many there are."""
 
     def logs(self, app: str, tail: int | None = None) -> list[str]:
         """The last `tail` lines of all its processes, or all; [] for an absent app."""

@@ -6,7 +6,9 @@ other: its pods restart without limit. Nothing here keeps a log; who takes pods 
 """
 
 import logging
+import math
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -26,6 +28,7 @@ from services.launch.pod_logs import PodLogs
 from services.launch.pods import Pod, is_stranded
 from services.launch.volcano import ENDED, PHASES, asked_replicas, is_ending, phase_word, read_status, waits
 
+EVENTS_SECONDS = 5.0  # for which what was said of an app that waits is not asked for again
 logger = logging.getLogger(__name__)
 
 
@@ -39,6 +42,7 @@ class KubernetesCluster:
         self._server = ApiServer(self._client, place.namespace)
         self._logs = PodLogs(self._server)
         self._runner = Runner("torchx", {SCHEDULER: lambda session, **_: KubernetesScheduler(session, client=self._client)})
+        self._told: dict[str, tuple[float, list[Json]]] = {}  # by a job's uid: when events were asked for, and which there were
         self._closed = threading.Event()
         logging.getLogger("torchx-events-null").addFilter(lambda _: False)  # a line for every call, of no use to anybody
         logging.getLogger("torchx.runner.api").setLevel(logging.WARNING)  # and another for every dry run
@@ -96,10 +100,7 @@ class KubernetesCluster:
         return info
 
     def status(self, app: str) -> AppStatus:
-        job, pods = self._server.find_job(app), self._pods(app)
-        status = read_status(job, pods, self._events(job) if job and waits(job, pods) else [])
-        now = datetime.now(UTC)
-        return replace(status, stranded=any(is_stranded(pod, now) for pod in pods))
+        return self._read(self._server.find_job(app), self._pods(app))
 
     def heal(self, app: str) -> None:
         now = datetime.now(UTC)
@@ -128,16 +129,15 @@ class KubernetesCluster:
     def remove(self, app: str) -> None:
         self._server.delete_job(app)
 
-    def apps(self) -> list[str]:
-        """Without those that are being removed, which are helped on their way."""
-        names = []
-        for job in self._server.jobs(self._place.selector):
-            name = str(job["metadata"]["name"])
-            if "deletionTimestamp" in job["metadata"]:
-                self.heal(name)
-            else:
-                names.append(name)
-        return names
+    def look(self) -> dict[str, AppStatus]:
+        """Jobs before pods, as `status` does it: a list of each, and the events of those that wait."""
+        jobs = {str(job["metadata"]["name"]): job for job in self._server.jobs(self._place.selector)}
+        pods: dict[str, list[Pod]] = {name: [] for name in jobs}
+        for pod in self._server.pods(self._place.selector):
+            pods.setdefault(pod["metadata"]["labels"].get(JOB_LABEL, ""), []).append(pod)
+        there = {job["metadata"]["uid"] for job in jobs.values()}
+        self._told = {uid: told for uid, told in self._told.items() if uid in there}
+        return {name: self._read(jobs.get(name), mine) for name, mine in pods.items()}
 
     def logs(self, app: str, tail: int | None = None) -> list[str]:
         return self._logs.read(app, tail)
@@ -155,10 +155,19 @@ class KubernetesCluster:
     def _pods(self, app: str) -> list[Pod]:
         return self._server.pods(f"{JOB_LABEL}={app}")
 
+    def _read(self, job: Json | None, pods: list[Pod]) -> AppStatus:
+        status = read_status(job, pods, self._events(job) if job and waits(job, pods) else [])
+        now = datetime.now(UTC)
+        return replace(status, stranded=any(is_stranded(pod, now) for pod in pods))
+
     def _events(self, job: Json) -> list[Json]:
-        """On the job, and on the pod group that Volcano makes for it."""
-        name, uid = job["metadata"]["name"], job["metadata"]["uid"]
-        return self._server.events(name) + self._server.events(f"{name}-{uid}")
+        """On the job, and on the pod group that Volcano makes for it, as of a few seconds ago: many may wait for long."""
+        name, uid, now = job["metadata"]["name"], job["metadata"]["uid"], time.monotonic()
+        at, events = self._told.get(uid, (-math.inf, []))
+        if now - at >= EVENTS_SECONDS:
+            events = self._server.events(name) + self._server.events(f"{name}-{uid}")
+            self._told[uid] = now, events
+        return events
 
 
 def _is_live(job: Json) -> bool:

@@ -107,9 +107,17 @@ class LocalCluster:
         with _translated():
             self._scheduler.delete(app)
 
-    def apps(self) -> list[str]:
+    def look(self) -> dict[str, AppStatus]:
         with _translated():
-            return [app.app_id for app in self._runner.list(NAME)]
+            names = [app.app_id for app in self._runner.list(NAME)]
+        return {name: self._status_or_unknown(name) for name in names}
+
+    def _status_or_unknown(self, app: str) -> AppStatus:
+        """One that cannot be looked at must not hold up the others."""
+        try:
+            return self.status(app)
+        except ClusterUnavailable as error:
+            return AppStatus(AppPhase.UNKNOWN, message=error.message)
 
     def logs(self, app: str, tail: int | None = None) -> list[str]:
         path = self._scheduler.log_path(app)

@@ -64,8 +64,8 @@ class MemoryCluster:
     def remove(self, app: str) -> None:
         self._apps.pop(app, None)
 
-    def apps(self) -> list[str]:
-        return list(self._apps)
+    def look(self) -> dict[str, AppStatus]:
+        return {app: self.status(app) for app in self._apps}
 
     def logs(self, app: str, tail: int | None = None) -> list[str]:
         return []

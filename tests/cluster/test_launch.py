@@ -33,7 +33,7 @@ def test_two_pods_train_in_one_world_and_commit_and_nothing_is_left(make: Make) 
     request = one.request("reference")
     one.cluster.launch(request)
     one.cluster.launch(request)  # a repeated launch finds the first
-    assert one.cluster.apps() == [request.app]
+    assert list(one.cluster.look()) == [request.app]
     wait_for(lambda: one.cluster.status(request.app).workers_up == 2, 180, every=0.5)
     wait_for(lambda: (seen := one.report("reference")) and seen.world_size == 2, 120, every=0.5)
     one.until(request.app, AppPhase.SUCCEEDED)
@@ -155,7 +155,7 @@ def test_what_is_shown_is_what_is_created_and_admission_has_seen_it(make: Make, 
     one = make()
     request = one.request("prepare")
     shown = one.cluster.render(request)
-    assert one.cluster.apps() == []  # nothing was created
+    assert one.cluster.look() == {}  # nothing was created
     one.cluster.launch(request)
     found = json.loads(namespace.kubectl("get", f"jobs.batch.volcano.sh/{request.app}", "-o", "json"))
     assert shown["spec"].items() <= without_defaults(found["spec"], shown["spec"]).items()

@@ -84,4 +84,4 @@ def one_pass(
     with contextlib.suppress(KeyError):
         reconciler.run_once()
     jobs |= {(job["metadata"]["name"], job["metadata"]["uid"]) for job in namespace.get("jobs.batch.volcano.sh")}
-    return store.get(ID).phase.value in ("succeeded", "failed") and not cluster.apps()
+    return store.get(ID).phase.value in ("succeeded", "failed") and not cluster.look()

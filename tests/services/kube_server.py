@@ -30,6 +30,8 @@ class KubeServer:
         self.logs: dict[str, list[str]] = {}
         self.calls: list[str] = []
         """Of everything but looks: method and path."""
+        self.looks: list[str] = []
+        """Paths that were read."""
         self.ends = True
         """Whether pods that are to go do go."""
         self.lock = threading.RLock()
@@ -53,7 +55,9 @@ class KubeServer:
         """(status, body as JSON, or text)."""
         with self.lock:
             parts = path.strip("/").split("/")
-            if method != "GET":
+            if method == "GET":
+                self.looks.append(path)
+            else:
                 self.calls.append(f"{method} {path}")
             kind, *rest = parts[parts.index("namespaces") + 2 :]
             held = {"jobs": self.jobs, "pods": self.pods}.get(kind)

@@ -88,7 +88,7 @@ def running(root: Path, database: str | None = None, pace: Pace = PACE, **chosen
     finally:
         service.stop()
         thread.join(20)
-        for app in cluster.apps():
+        for app in cluster.look():
             cluster.cancel(app)
         cluster.close()
         store.close()

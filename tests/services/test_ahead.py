@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -14,10 +13,9 @@ from api.errors import BucketUnavailable
 from api.experiment import Attempt, Experiment
 from api.stages import StagePhase, StageReason
 from services.ahead import Ahead, Wanted
-from services.launch.cluster import AppPhase
+from services.launch.cluster import AppPhase, AppStatus
 from services.observer import Observer
 from services.store import ExperimentStore, open_store
-from tests.benchmarks.pretended import MemoryCluster
 from tests.builders import START, make_experiment
 
 MANY = 4
@@ -50,13 +48,13 @@ def store(tmp_path: Path) -> Iterator[ExperimentStore]:
         yield made
 
 
-def apps_of(records: list[Experiment]) -> dict[str, str]:
-    return {stage.attempt.app: "running" for record in records for stage in record.stages if stage.attempt}
+def apps_of(records: list[Experiment], phase: AppPhase = AppPhase.RUNNING) -> dict[str, AppStatus]:
+    return {stage.attempt.app: AppStatus(phase, workers_up=1) for record in records for stage in record.stages if stage.attempt}
 
 
 @contextmanager
-def ahead(store: ExperimentStore, bucket: Bucket, apps: dict[str, str], at_once: int = MANY) -> Iterator[Ahead]:
-    made = Ahead(Observer(store, MemoryCluster(apps), bucket), at_once)
+def ahead(store: ExperimentStore, bucket: Bucket, at_once: int = MANY) -> Iterator[Ahead]:
+    made = Ahead(Observer(store, bucket), at_once)
     yield made
     made.close()
 
@@ -68,7 +66,7 @@ def wanted(records: list[Experiment], closely: bool = True) -> list[Wanted]:
 def test_looks_are_on_their_way_together(store: ExperimentStore) -> None:
     records = [running(number) for number in range(2 * MANY)]
     apps, bucket = apps_of(records), Counted(MANY)  # which would never answer one who asks alone
-    with ahead(store, bucket, apps) as looks:
+    with ahead(store, bucket) as looks:
         looks.begin(wanted(records), apps)
         seen = [looks.look(record, record.stages[0]) for record in records]
     assert [one.app.phase for one in seen] == [AppPhase.RUNNING] * len(records)
@@ -78,7 +76,7 @@ def test_looks_are_on_their_way_together(store: ExperimentStore) -> None:
 def test_a_glance_that_tells_too_little_is_followed_by_its_look_at_once(store: ExperimentStore) -> None:
     records = [running(number) for number in range(MANY)]
     apps, bucket = apps_of(records), Counted(MANY)
-    with ahead(store, bucket, apps) as looks:
+    with ahead(store, bucket) as looks:
         looks.begin(wanted(records, closely=False), apps)
         for record in records:
             assert looks.glance(record.stages[0]) is None, "nobody knows yet when it reported"
@@ -96,7 +94,7 @@ def test_a_look_that_fails_fails_where_it_is_asked_for(store: ExperimentStore, m
         return False
 
     monkeypatch.setattr(bucket, "exists", exists)
-    with ahead(store, bucket, apps) as looks:
+    with ahead(store, bucket) as looks:
         looks.begin(wanted(records), apps)
         for record in records:
             if record is records[1]:
@@ -109,12 +107,11 @@ def test_a_look_that_fails_fails_where_it_is_asked_for(store: ExperimentStore, m
 @pytest.mark.parametrize("at_once", [1, MANY])
 def test_what_a_pass_did_not_ask_for_is_not_taken_for_what_the_next_one_sees(store: ExperimentStore, at_once: int) -> None:
     record, bucket = running(0), Counted()
-    apps: dict[str, Any] = apps_of([record])
-    with ahead(store, bucket, apps, at_once) as looks:
+    apps = apps_of([record])
+    with ahead(store, bucket, at_once) as looks:
         looks.begin(wanted([record]), apps)
         looks.begin(wanted([record]), apps)
-        apps[record.stages[0].attempt.app] = "cancelled"  # type: ignore[union-attr]  # running() gave it one
-        looks.begin(wanted([record]), apps)
+        looks.begin(wanted([record]), apps_of([record], AppPhase.CANCELLED))
         assert looks.look(record, record.stages[0]).app.phase is AppPhase.CANCELLED
         later = record.stages[0].model_copy(update={"first_launched_at": START + timedelta(days=1)})
         assert looks.look(record, later).app.phase is AppPhase.CANCELLED, "asked for twice: looked at anew"

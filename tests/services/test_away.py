@@ -52,7 +52,7 @@ def test_an_experiment_whose_bucket_is_away_is_not_deleted(tmp_path: Path) -> No
     with running(tmp_path) as service:
         service.submit("kept", {"permanent": ["prepare"]})
         service.until("kept", "failed")
-        wait_for(lambda: not service.cluster.apps())
+        wait_for(lambda: not service.cluster.look())
         (tmp_path / "bucket").rename(tmp_path / "unmounted")
         problem(service.http.delete("/v1/experiments/kept"), 503, "bucket_unavailable")
         (tmp_path / "unmounted").rename(tmp_path / "bucket")

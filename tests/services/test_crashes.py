@@ -88,7 +88,7 @@ def serve(root: Path, fuse: Fuse, behaviour: dict[str, Any]) -> None:
         record = store.get("run")
         if "hang" in behaviour and record.cancel_requested_at is None and "start xaaaaaaaaaa proxy 1" in diary(root):
             open_store(f"sqlite:///{root}/solfa.db").replace(record.model_copy(update={"cancel_requested_at": utc_now()}), [], utc_now())
-        return record.phase.value in ("succeeded", "failed", "cancelled") and not cluster.apps()
+        return record.phase.value in ("succeeded", "failed", "cancelled") and not cluster.look()
 
     try:
         wait_for(finished, 30, every=0.03)

@@ -278,7 +278,7 @@ def test_a_failed_stage_shows_how_it_ended_and_its_last_lines_when_its_app_is_go
 
 def _apps_of(service: Running, name: str) -> list[str]:
     record = service.get(f"/{name}").json()["id"]
-    return [app for app in service.cluster.apps() if app.startswith(record)]
+    return [app for app in service.cluster.look() if app.startswith(record)]
 
 
 def test_what_is_being_cancelled_is_to_be_waited_for_before_it_is_deleted(tmp_path: Path) -> None:

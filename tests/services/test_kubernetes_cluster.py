@@ -3,10 +3,12 @@
 import copy
 from collections.abc import Iterator
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
 from api.errors import LaunchRejected
+from services.launch import kubernetes
 from services.launch.cluster import AppPhase, LaunchRequest
 from services.launch.kubernetes import KubernetesCluster
 from tests.builders import make_spec
@@ -138,3 +140,42 @@ def test_what_is_stranded_is_replaced_and_no_other(kube: KubeServer, cluster: Ku
     strand(kube, f"{PROXY.app}-trainer-0-0")
     cluster.cancel(PROXY.app)  # a pod that nobody can reach must not hold up its end
     assert cluster.status(PROXY.app).phase is AppPhase.CANCELLED
+
+
+def test_one_look_says_of_each_what_its_status_says(kube: KubeServer, cluster: KubernetesCluster) -> None:
+    running, waiting, ending, orphaned = (replace(PROXY, app=f"xaaaaaaaaa{letter}-proxy-1") for letter in "abcd")
+    for one in (running, waiting, ending, orphaned):
+        cluster.launch(one)
+    for name in [name for name in kube.pods if name.startswith(waiting.app)]:
+        kube.pods[name]["status"]["phase"] = "Pending"
+    kube.jobs[ending.app]["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
+    del kube.jobs[orphaned.app]  # its pods are still there, so nothing else may run in their place
+    seen = cluster.look()
+    assert seen == {one.app: cluster.status(one.app) for one in (running, waiting, ending, orphaned)}
+    assert [seen[one.app].phase for one in (running, waiting)] == [AppPhase.RUNNING, AppPhase.PENDING]
+    assert [(seen[one.app].phase, seen[one.app].ending) for one in (ending, orphaned)] == [(AppPhase.RUNNING, True)] * 2
+
+
+def test_a_look_asks_as_much_of_the_server_for_many_as_for_one(kube: KubeServer, cluster: KubernetesCluster) -> None:
+    asked = []
+    for letter in "abcdef":
+        cluster.launch(replace(PROXY, app=f"xaaaaaaaaa{letter}-proxy-1"))
+        kube.looks.clear()
+        cluster.look()
+        asked.append(len(kube.looks))
+    assert asked == [2] * 6, "jobs and pods"
+
+
+def test_events_of_what_waits_are_not_asked_for_at_every_look(
+    kube: KubeServer, cluster: KubernetesCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 100.0
+    monkeypatch.setattr(kubernetes, "time", SimpleNamespace(monotonic=lambda: now))
+    cluster.launch(PROXY)
+    for pod in kube.pods.values():
+        pod["status"]["phase"] = "Pending"
+    for later, asked in ((0.0, 4), (1.0, 2), (kubernetes.EVENTS_SECONDS, 4)):
+        kube.looks.clear()
+        now = 100.0 + later
+        cluster.look()
+        assert len(kube.looks) == asked

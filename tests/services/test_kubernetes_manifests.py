@@ -175,7 +175,7 @@ def test_settings_that_cannot_be_used_are_named(environment: dict[str, str], tol
 def test_a_server_that_is_not_there_is_unavailable_in_one_sentence() -> None:
     gone = cluster(PLAIN)
     for call in (
-        gone.apps,
+        gone.look,
         gone.check,
         lambda: gone.status("a"),
         lambda: gone.cancel("a"),

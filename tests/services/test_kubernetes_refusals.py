@@ -79,7 +79,7 @@ def test_a_refused_launch(status: int, body: str, expected: type[SolfaError], to
 
 def test_what_is_not_there_is_absent_or_fine() -> None:
     with answering(404, said("not found")) as cluster, pytest.raises(ClusterUnavailable, match="404"):
-        cluster.apps()  # no namespace, or no Volcano
+        cluster.look()  # no namespace, or no Volcano
     with answering(404, said("not found")) as cluster:
         cluster.remove("x")
         cluster.resize("x", 1)
@@ -87,6 +87,6 @@ def test_what_is_not_there_is_absent_or_fine() -> None:
 
 def test_an_answer_that_is_no_json_is_no_crash() -> None:
     with answering(200, "<html>a proxy's greeting</html>") as cluster:
-        for call in (cluster.apps, lambda: cluster.status("x"), lambda: cluster.logs("x")):
+        for call in (cluster.look, lambda: cluster.status("x"), lambda: cluster.logs("x")):
             with pytest.raises(ClusterUnavailable):
                 call()

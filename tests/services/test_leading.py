@@ -20,13 +20,16 @@ from tests.builders import START, make_experiment
 class Full:
     """A cluster on which whatever is launched waits."""
 
-    def apps(self) -> list[str]:
-        return []
+    slots: int | None = None
 
-    def launch(self, request: LaunchRequest) -> None: ...
+    def __init__(self) -> None:
+        self._waiting: dict[str, AppStatus] = {}
 
-    def status(self, app: str) -> AppStatus:
-        return AppStatus(AppPhase.PENDING)
+    def look(self) -> dict[str, AppStatus]:
+        return dict(self._waiting)
+
+    def launch(self, request: LaunchRequest) -> None:
+        self._waiting[request.app] = AppStatus(AppPhase.PENDING)
 
 
 class Store:

@@ -43,9 +43,9 @@ def start(tmp_path: Path) -> Iterator[Start]:
         return made[-1]
 
     yield make
-    for app in made[0].apps():
+    for app in made[0].look():
         made[0].cancel(app)
-    for app in made[0].apps():
+    for app in made[0].look():
         kill_all(tmp_path, app)
         wait_for(lambda app=app: made[0].status(app).phase not in (AppPhase.RUNNING, AppPhase.PENDING, AppPhase.UNKNOWN))
     for cluster in made:
@@ -116,7 +116,7 @@ def test_an_app_runs_and_its_lines_are_kept(start: Start) -> None:
     assert cluster.logs(app, tail=1) == cluster.logs(app)[-1:]
     assert list(cluster.follow(app)) == cluster.logs(app)
     cluster.remove(app)
-    assert cluster.apps() == []
+    assert cluster.look() == {}
     assert cluster.logs(app) == []
     assert cluster.status(app).phase is AppPhase.ABSENT
 
@@ -242,7 +242,7 @@ def test_a_launch_that_was_cut_short_is_taken_up(start: Start, tmp_path: Path, m
         patch.setattr("services.launch.scheduler.subprocess.Popen", lambda *_, **__: None)  # dies before it starts the supervisor
         cluster.launch(request())
     assert cluster.status(request().app).phase is AppPhase.ABSENT
-    assert cluster.apps() == [request().app]
+    assert list(cluster.look()) == [request().app]
     cluster.launch(request())
     assert ended(cluster, request().app) is AppPhase.SUCCEEDED
     assert cluster.logs(request().app) == ["ran"]

@@ -78,7 +78,7 @@ class Service:
     def until_tidy(self) -> None:
         def nothing_left() -> bool:
             self.reconciler.run_once()
-            return not self.cluster.apps()
+            return not self.cluster.look()
 
         wait_for(nothing_left)
 
@@ -98,7 +98,7 @@ def service(tmp_path: Path) -> Iterator[Service]:
     made = Service(store, cluster, bucket, tmp_path)
     made.reconciler = Reconciler(store, cluster, bucket, made.now, QUICK)
     yield made
-    for app in cluster.apps():
+    for app in cluster.look():
         cluster.cancel(app)
     cluster.close()
     store.close()
@@ -329,7 +329,8 @@ def test_the_loop_goes_on_when_a_part_does_not_answer(service: Service, monkeypa
     reconciler = Reconciler(service.store, service.cluster, service.bucket, utc_now, QUICK, watcher)
     broken = {
         (service.store, "live"): StoreUnavailable("The database is locked."),
-        (service.cluster, "status"): ClusterUnavailable("It is away."),
+        (service.cluster, "look"): ClusterUnavailable("It is away."),
+        (service.cluster, "launch"): ClusterUnavailable("It is away."),
         (service.bucket, "exists"): BucketUnavailable("It is away."),
         (service.store, "replace"): ValueError("a fault of ours"),
     }

@@ -153,7 +153,7 @@ def test_lines_of_an_attempt_by_number_and_from_the_end(served: Running) -> None
     served.submit("logged", {"fail": {"prepare": [1]}, "hang": {"reference": [1]}}, comparison={"mixtures": []})
     served.until_stage("logged", "reference", "running")
     path = "/logged/stages/prepare/logs"
-    kept = wait_for(lambda: not any("-prepare-" in app for app in served.cluster.apps()) and served.get(path).json())
+    kept = wait_for(lambda: not any("-prepare-" in app for app in served.cluster.look()) and served.get(path).json())
     assert kept["attempt"] == 2
     assert [line[:24] for line in kept["lines"]] == ["prepare attempt 2 reads "]
     assert served.get(f"{path}?attempt=1").json()["lines"][0].startswith("prepare attempt 1 reads ")
