@@ -44,7 +44,7 @@ class Tidier:
 
     def tidy(self, apps: Mapping[str, AppStatus], live: Sequence[Experiment], now: datetime) -> int:
         """Look at `apps`, which were looked at before `live` was loaded. Returns how many were ended or removed."""
-        needed = {stage.attempt.app for experiment in live for stage in experiment.stages if _is_needed(stage) and stage.attempt}
+        needed = {stage.attempt.app for experiment in live for stage in experiment.stages if stage.attempt and _is_needed(stage)}
         loaded = {experiment.id: experiment for experiment in live}
         done = 0
         for app, status in apps.items():

@@ -38,6 +38,28 @@ class Seen:
     progressed_at: datetime
 
 
+@dataclass(frozen=True)
+class Standing:
+    """How an experiment stands: what is asked of its record at each pass and scrape, worked out once for each record."""
+
+    experiment: Experiment
+    live: tuple[tuple[Stage, datetime], ...]
+    """Stages that have not ended, and since when each is in its phase."""
+    running: tuple[tuple[Stage, datetime], ...]
+    """Of these, the ones that run."""
+    oldest: Mapping[tuple[str, str], datetime]
+    """By kind and phase, since when the one is in it that is so the longest."""
+
+    @classmethod
+    def of(cls, experiment: Experiment) -> "Standing":
+        live = tuple((stage, entered(experiment, stage)) for stage in experiment.stages if not stage.phase.terminal)
+        oldest: dict[tuple[str, str], datetime] = {}
+        for stage, since in live:
+            place = (stage.plan.kind.value, stage.phase.value)
+            oldest[place] = min(since, oldest.get(place, since))
+        return cls(experiment, live, tuple(one for one in live if one[0].phase is StagePhase.RUNNING), oldest)
+
+
 class FleetCollector(Collector):
     """Told by the reconciler's thread, read by scrapes. `experiments` at most have series of their own: those of which a stage runs before
     those that only wait, the oldest first, so that one that has some keeps them; `dropped` is called once for each of the others."""
@@ -45,7 +67,8 @@ class FleetCollector(Collector):
     def __init__(self, experiments: int, dropped: Callable[[], None], clock: Callable[[], datetime]) -> None:
         self._cap, self._dropped, self._clock = experiments, dropped, clock
         self._lock = threading.Lock()
-        self._live: tuple[Experiment, ...] = ()
+        self._live: tuple[Standing, ...] = ()
+        self._known: dict[str, Standing] = {}  # the same by id
         self._without: frozenset[str] = frozenset()
         self._counted: frozenset[str] = frozenset()  # of those that live: whoever leads again does not count them again
         self._reports: dict[Place, StageReport] = {}  # of those with series of their own
@@ -53,16 +76,21 @@ class FleetCollector(Collector):
 
     def sees(self, live: Sequence[Experiment]) -> None:
         """Keep these, and forget what is no longer live."""
-        live = sorted(live, key=lambda one: all(stage.phase is not StagePhase.RUNNING for stage in one.stages))
-        running = {(one.id, stage.name) for one in live for stage in one.stages if stage.phase is StagePhase.RUNNING}
-        without = frozenset(one.id for one in live[self._cap :])
-        ids = {one.id for one in live}
+        known = {one.id: self._standing(one) for one in live}
+        ordered = (*(one for one in known.values() if one.running), *(one for one in known.values() if not one.running))
+        without = frozenset(one.experiment.id for one in ordered[self._cap :])
+        running = {(one.experiment.id, stage.name) for one in ordered[: self._cap] for stage, _ in one.running}
         with self._lock:
             for _ in without - self._counted:
                 self._dropped()
-            self._live, self._without, self._counted = tuple(live), without, (self._counted & ids) | without
-            self._reports = {place: report for place, report in self._reports.items() if place in running and place[0] not in without}
-            self._seen = {place: last for place, last in self._seen.items() if place[0] in ids}  # one that lost its machine comes back
+            self._live, self._known, self._without = ordered, known, without
+            self._counted = (self._counted & known.keys()) | without
+            self._reports = {place: report for place, report in self._reports.items() if place in running}
+            self._seen = {place: last for place, last in self._seen.items() if place[0] in known}  # one that lost its machine comes back
+
+    def _standing(self, experiment: Experiment) -> Standing:
+        known = self._known.get(experiment.id)
+        return known if known and known.experiment is experiment else Standing.of(experiment)  # the store hands out what has not changed
 
     def reported(self, experiment: Experiment, stage: Stage, report: StageReport) -> tuple[int, Restarted]:
         """Elastic restarts since the last report, and why. None of what was before the first report that this leader sees: whoever led then
@@ -83,7 +111,7 @@ class FleetCollector(Collector):
     def forget(self) -> None:
         """Another replica leads."""
         with self._lock:
-            self._live, self._without = (), frozenset()
+            self._live, self._known, self._without = (), {}, frozenset()
             self._reports.clear()
             self._seen.clear()
 
@@ -96,41 +124,42 @@ class FleetCollector(Collector):
         now = self._clock()
         families = {metric.name: family(metric.name) for metric in EXPERIMENTS}
         longest = Longest()
-        for number, experiment in enumerate(live):
-            for stage in experiment.stages:
-                if stage.phase.terminal:
-                    continue
-                kind, since, place = stage.plan.kind.value, entered(experiment, stage), (experiment.id, stage.name)
-                labels = (experiment.project, experiment.name, stage.name)
-                longest.add("phase", (kind, stage.phase.value), _age(since, now))
-                if number < self._cap:
-                    _add_stage(families, experiment, stage, _age(since, now))
-                    if report := reports.get(place):
-                        _add_report(families, labels, report)
+        for one in live:
+            for place, since in one.oldest.items():
+                longest.add("phase", place, since)
+            for stage, since in one.running:
+                for name, at in _heard(stage, since, seen.get((one.experiment.id, stage.name))):
+                    longest.add(name, (stage.plan.kind.value,), at)
+        for one in live[: self._cap]:
+            for stage, since in one.live:
+                place = (one.experiment.id, stage.name)
+                _add_stage(families, one.experiment, stage, _age(since, now))
+                if report := reports.get(place):
+                    _add_report(families, _labels(one.experiment, stage), report)
                 if stage.phase is StagePhase.RUNNING:
-                    for name, age in _silence(stage, since, seen.get(place), now).items():
-                        longest.add(name, (kind,), age)
-                        if number < self._cap:
-                            families[f"solfa_experiment_{name}_age_seconds"].add_metric([*labels], age)
+                    for name, at in _heard(stage, since, seen.get(place)):
+                        families[f"solfa_experiment_{name}_age_seconds"].add_metric([*_labels(one.experiment, stage)], _age(at, now))
         without = family("solfa_experiments_without_series")
         without.add_metric([], max(0, len(live) - self._cap))
-        return [without, *longest.families(), *families.values()]
+        return [without, *longest.families(now), *families.values()]
 
 
 class Longest:
     """Of all that live, with series of their own or without: what is oldest."""
 
     def __init__(self) -> None:
-        self._ages: dict[str, dict[tuple[str, ...], float]] = {"phase": {}, "report": {}, "progress": {}}
+        self._times: dict[str, dict[tuple[str, ...], datetime]] = {"phase": {}, "report": {}, "progress": {}}
 
-    def add(self, name: str, labels: tuple[str, ...], age: float) -> None:
-        self._ages[name][labels] = max(age, self._ages[name].get(labels, 0.0))
+    def add(self, name: str, labels: tuple[str, ...], at: datetime) -> None:
+        times = self._times[name]
+        if labels not in times or at < times[labels]:
+            times[labels] = at
 
-    def families(self) -> Iterable[Metric]:
-        for name, ages in self._ages.items():
+    def families(self, now: datetime) -> Iterable[Metric]:
+        for name, times in self._times.items():
             found = family(f"solfa_stage_{name}_age_seconds")
-            for labels, age in sorted(ages.items()):
-                found.add_metric([*labels], age)
+            for labels, at in sorted(times.items()):
+                found.add_metric([*labels], _age(at, now))
             yield found
 
 
@@ -138,11 +167,15 @@ def _age(since: datetime, now: datetime) -> float:
     return max(0.0, (now - since).total_seconds())
 
 
-def _silence(stage: Stage, since: datetime, seen: Seen | None, now: datetime) -> dict[str, float]:
-    """How long ago the running attempt reported and got on: since it began to run, where it has not yet."""
+def _heard(stage: Stage, since: datetime, seen: Seen | None) -> tuple[tuple[str, datetime], tuple[str, datetime]]:
+    """When the running attempt last reported and got on; when it began to run, where it has not yet."""
     if seen is None or stage.attempt is None or seen.attempt != stage.attempt.number:
-        return {"report": _age(since, now), "progress": _age(since, now)}
-    return {"report": _age(max(since, seen.reported_at), now), "progress": _age(max(since, seen.progressed_at), now)}
+        return ("report", since), ("progress", since)
+    return ("report", max(since, seen.reported_at)), ("progress", max(since, seen.progressed_at))
+
+
+def _labels(experiment: Experiment, stage: Stage) -> tuple[str, str, str]:
+    return experiment.project, experiment.name, stage.name
 
 
 def entered(experiment: Experiment, stage: Stage) -> datetime:
@@ -152,9 +185,9 @@ def entered(experiment: Experiment, stage: Stage) -> datetime:
 
 
 def _add_stage(families: Mapping[str, GaugeMetricFamily], experiment: Experiment, stage: Stage, age: float) -> None:
-    place = [experiment.project, experiment.name, stage.name]
+    place = _labels(experiment, stage)
     families["solfa_experiment_stage_phase_seconds"].add_metric([*place, stage.phase.value], age)
-    families["solfa_experiment_attempts"].add_metric(place, len(stage.attempts))
+    families["solfa_experiment_attempts"].add_metric([*place], len(stage.attempts))
 
 
 def _add_report(families: Mapping[str, GaugeMetricFamily], place: tuple[str, str, str], report: StageReport) -> None:

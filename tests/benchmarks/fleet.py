@@ -3,8 +3,8 @@
 
 A real process with the product's own wiring on one core, over a database on disk and a cluster in memory (`pretended.py`); this process,
 which asks, and one that writes reports as 2,000 trainers would, have the other core. Each kind of request takes its turn within each
-round, one request at a time and 20 a second at most. The figures with reconciling off, beside, are of the same service over the same
-records.
+round, one request at a time and 20 a second at most; a scrape in every tenth round. The figures with reconciling off, beside, are of the
+same service over the same records.
 """
 
 import asyncio
@@ -40,6 +40,8 @@ Figure = dict[str, Any]
 READERS, HOT = 500, 5
 REQUESTS_A_SECOND = 20
 DISTANCE = 0.02  # seconds until a bucket elsewhere answers
+ASIDE = 2.0  # seconds between two questions for rounds: each is a scrape, and takes time from them
+SCRAPE_EVERY = 10  # rounds, which is every six seconds: a Prometheus asks seldomer
 REPORT_SECONDS = 5.0  # between two reports of one attempt
 SCRAPE = "scrape of /metrics"
 PASS = "solfa_reconcile_pass_duration_seconds"
@@ -110,10 +112,10 @@ def _distant(folder: Path, database: str) -> list[Figure]:
     for looks in (1, LOOKS_AT_ONCE):
         with _served(folder, database, active, True, str(DISTANCE), str(looks)) as served, _trainers(folder, active):
             while served.passes()[0] < 1:
-                time.sleep(0.2)
+                time.sleep(ASIDE)
             count, seconds, _ = served.passes()
             while served.passes()[0] < count + 3:
-                time.sleep(0.2)
+                time.sleep(ASIDE)
             now, total, _ = served.passes()
             means[looks] = (total - seconds) / (now - count)
     one, many = means[1], means[LOOKS_AT_ONCE]
@@ -201,13 +203,15 @@ def _times(served: Served, rounds: int, run: str) -> dict[str, list[float]]:
     due = time.perf_counter()
     for n in range(rounds):
         for kind, ask in kinds.items():
+            if kind == SCRAPE and n % SCRAPE_EVERY:
+                continue
             due = max(due + 1 / REQUESTS_A_SECOND, time.perf_counter())
             time.sleep(max(0.0, due - time.perf_counter()))
             began = time.perf_counter()
             answer = ask(n)
             taken[kind].append(1000 * (time.perf_counter() - began))
             answer.raise_for_status()
-    return {kind: some[rounds // 10 :] for kind, some in taken.items()}
+    return {kind: some[len(some) // 10 :] for kind, some in taken.items()}
 
 
 def _rounds(served: Served, meanwhile: Callable[[], object]) -> Rounds:
@@ -226,12 +230,13 @@ def _busy_seconds(core: int) -> float:
 
 
 def _settle(served: Served) -> float:
-    """Two rounds warm up. The seconds of the first, which reads all that lives and parses its specs."""
-    first = 0.0
-    while (found := served.passes())[0] < 2:
-        first = found[1]
-        time.sleep(0.1)
-    return first
+    """Two rounds warm up. The seconds of the first, which reads all that lives and parses its specs: of all so far, less the others'."""
+    while served.passes()[0] < 2:
+        time.sleep(ASIDE)
+    count, seconds, _ = served.passes()
+    time.sleep(5)
+    later, total, _ = served.passes()
+    return seconds - (count - 1) * (total - seconds) / (later - count)
 
 
 async def _readers(served: Served, seconds: float, change: bool) -> dict[str, Any]:
