@@ -131,8 +131,8 @@ def test_what_the_chart_installs_shows_a_search(watched_release: Release, namesp
             client.submit(search_spec("seen", comparison={"mixtures": []}, **changes))
         start = float(wait_for(lambda: server.value('solfa_experiments{phase="running"} == 1'), 300, 0.5)[0]["value"][0])
         wait_for(lambda: server.value('count(solfa_trainer_rank{stage="proxy"}) == 2'), 600, 0.5)
-        worker = [pod for pod in namespace.get("pods", "solfa.dev/stage=proxy") if pod["metadata"]["name"].endswith("-1")]
-        namespace.kubectl("delete", "pod", worker[0]["metadata"]["name"], "--wait=false")
+        names = [pod["metadata"]["name"] for pod in namespace.get("pods", "solfa.dev/stage=proxy")]
+        namespace.kubectl("delete", "pod", next(name for name in names if "-trainer-1-" in name), "--wait=false")
         wait_for(lambda: server.value("sum(solfa_elastic_restarts_total) > 0"), 600, 0.5)
         wait_for(lambda: server.value("increase(solfa_submit_to_weights_seconds_count[1h] offset 3s) > 0"), 600, 0.5)
         end = float(server.value("time()")[0])
