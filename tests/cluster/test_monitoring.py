@@ -131,6 +131,7 @@ def test_what_the_chart_installs_shows_a_search(watched_release: Release, namesp
             client.submit(search_spec("seen", comparison={"mixtures": []}, **changes))
         start = float(wait_for(lambda: server.value('solfa_experiments{phase="running"} == 1'), 300, 0.5)[0]["value"][0])
         wait_for(lambda: server.value('count(solfa_trainer_rank{stage="proxy"}) == 2'), 600, 0.5)
+        wait_for(lambda: server.value('solfa_experiment_step{stage="proxy"} > 0'), 600, 0.5)
         names = [pod["metadata"]["name"] for pod in namespace.get("pods", "solfa.dev/stage=proxy")]
         namespace.kubectl("delete", "pod", next(name for name in names if "-trainer-1-" in name), "--wait=false")
         wait_for(lambda: server.value("sum(solfa_elastic_restarts_total) > 0"), 600, 0.5)
