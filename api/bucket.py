@@ -340,7 +340,7 @@ def _translated(key: str) -> Iterator[None]:
     """obstore's and the operating system's errors as ours, in one sentence."""
     try:
         yield
-    except (OSError, BaseError, ValueError, NotImplementedError) as error:
+    except (OSError, BaseError, ValueError, NotImplementedError) as error:  # all that obstore raises, by its kinds of store
         raise _ours(error, key) from error
 
 
