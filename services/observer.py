@@ -54,9 +54,7 @@ class Observer:
         attempt = stage.attempt
         if attempt is None:
             return Observation(stand_in=self._stand_in(experiment, stage))
-        app = self._apps.get(
-            attempt.app, ABSENT
-        )  # asked for before all that follows: what it had committed before it ended is then there to be seen
+        app = self._apps.get(attempt.app, ABSENT)  # as of before all that follows: what an ended one had committed is there to be seen
         key = keys.result(experiment.id, stage.name)
         if self._bucket.exists(key):
             return Observation(app, committed=key)
