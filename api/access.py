@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 DEFAULT_PROJECT = "default"
 """Of experiments that nobody put into another: all of them, where no tokens are asked for."""
-PROJECT_PATTERN = r"^[a-z][a-z0-9-]{0,39}$"
+PROJECT_PATTERN = r"^[a-z]([a-z0-9-]{0,38}[a-z0-9])?$"
 PROJECT_HEADER, TOKEN_PREFIX = "Solfa-Project", "solfa_"
 ADMIN_NAME, LOCAL_NAME = "administrator", "local"
 """What the audit record calls the token in the service's settings, and whoever comes where no tokens are asked for; no token can be."""

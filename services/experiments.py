@@ -116,7 +116,8 @@ class Experiments:
                 digest=None,
             )
             key = keys.attempt_config(example, planned.name, 1)
-            launches.append(self._cluster.render(LaunchRequest(app_name(example, planned.name, 1), key, config)))
+            request = LaunchRequest(app_name(example, planned.name, 1), key, config, project=self._by.own_project)
+            launches.append(self._cluster.render(request))
         return Validated(name=spec.name, spec_sha256=sha256, plan=plan, launches=launches)
 
     def get(self, name_or_id: str) -> Experiment:

@@ -242,7 +242,7 @@ class Reconciler:
                 config = stage_config(experiment, stage, number)
                 key = keys.attempt_config(experiment.id, name, number)
                 self._bucket.put(key, config.model_dump_json().encode())
-                self._cluster.launch(LaunchRequest(app, key, config, stage.replicas))
+                self._cluster.launch(LaunchRequest(app, key, config, stage.replicas, experiment.project))
             case Effect.CANCEL:
                 self._keep_log(experiment.id, name, number, app)
                 self._cluster.cancel(app)

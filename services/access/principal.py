@@ -38,7 +38,8 @@ class Principal:
             return self
         if not re.fullmatch(PROJECT_PATTERN, project):
             raise BadRequest(
-                f"{PROJECT_HEADER} names no project: a name is a small letter, then up to 39 small letters, digits or hyphens."
+                f"{PROJECT_HEADER} names no project: a name is a small letter, then up to 39 small letters, digits or hyphens, "
+                "and no hyphen at its end."
             )
         if self.project is not None:
             raise Forbidden(f"The token {self.name} is of the project {self.project}, and of no other.")

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Protocol
 
+from api.access import DEFAULT_PROJECT
 from api.stage_config import StageConfig
 
 
@@ -54,6 +55,8 @@ class LaunchRequest:
     config: StageConfig
     replicas: int | None = None
     """Machines to begin with, fewer than the spec's most; no part of the app's identity, since it may change while the app runs."""
+    project: str = DEFAULT_PROJECT
+    """Whose it is: for people and their tools; what runs is not told."""
 
 
 class Cluster(Protocol):

@@ -124,12 +124,13 @@ def dressed(rendered: dict[str, Any], request: LaunchRequest, place: Place) -> d
 
 
 def labels_of(request: LaunchRequest, place: Place) -> dict[str, str]:
-    """By which a person finds all of an experiment, a stage or an attempt."""
+    """By which a person finds all of a project, an experiment, a stage or an attempt."""
     config = request.config
     return {
         "app.kubernetes.io/name": "solfa-trainer",
         INSTANCE: place.release,
         MANAGED_BY: "solfa",
+        "solfa.dev/project": request.project,
         "solfa.dev/experiment": config.experiment_id,
         "solfa.dev/stage": config.plan.name,
         "solfa.dev/attempt": str(config.attempt),

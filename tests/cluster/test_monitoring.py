@@ -1,6 +1,7 @@
 """The chart's monitors, rules and dashboards, read back from the cluster and given to a real Prometheus, as its operator would."""
 
 import json
+import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -70,6 +71,9 @@ def scrape_job(monitor: Json, namespace: Namespace, targets: Path) -> dict[str, 
         **told,
         "job_name": f"{namespace.name}/{monitor['metadata']['name']}",
         "metrics_path": endpoint["path"],
+        "relabel_configs": [
+            {"source_labels": rule["sourceLabels"], "target_label": rule["targetLabel"]} for rule in endpoint.get("relabelings", [])
+        ],
         "file_sd_configs": [{"files": [str(targets)]}],
     }
 
@@ -81,7 +85,7 @@ def found(monitor: Json, namespace: Namespace) -> list[Json]:
     return [
         {
             "targets": [f"{pod['status']['podIP']}:{port['containerPort']}"],
-            "labels": {"namespace": namespace.name, "pod": pod["metadata"]["name"]},
+            "labels": {**_meta(pod["metadata"]["labels"]), "namespace": namespace.name, "pod": pod["metadata"]["name"]},
         }
         for pod in namespace.get("pods", selector)
         if pod["status"]["phase"] == "Running" and "podIP" in pod["status"]
@@ -89,6 +93,11 @@ def found(monitor: Json, namespace: Namespace) -> list[Json]:
         for port in container.get("ports", [])
         if port.get("name") == endpoint["port"]
     ]
+
+
+def _meta(labels: dict[str, str]) -> dict[str, str]:
+    """A pod's labels as rules of a monitor find them."""
+    return {f"__meta_kubernetes_pod_label_{re.sub('[^a-zA-Z0-9_]', '_', name)}": value for name, value in labels.items()}
 
 
 @contextmanager
@@ -130,7 +139,7 @@ def test_what_the_chart_installs_shows_a_search(watched_release: Release, namesp
             changes = {"training": {"proxy": proxy}, "compute": {"default": {**COMPUTE, "peak_flops": 1e11}}}
             client.submit(search_spec("seen", comparison={"mixtures": []}, **changes))
         start = float(wait_for(lambda: server.value('solfa_experiments{phase="running"} == 1'), 300, 0.5)[0]["value"][0])
-        wait_for(lambda: server.value('count(solfa_trainer_rank{stage="proxy"}) == 2'), 600, 0.5)
+        wait_for(lambda: server.value('count(solfa_trainer_rank{project="default", stage="proxy"}) == 2'), 600, 0.5)
         wait_for(lambda: server.value('solfa_experiment_step{stage="proxy"} > 0'), 600, 0.5)
         names = [pod["metadata"]["name"] for pod in namespace.get("pods", "solfa.dev/stage=proxy")]
         namespace.kubectl("delete", "pod", next(name for name in names if "-trainer-1-" in name), "--wait=false")

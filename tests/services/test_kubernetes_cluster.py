@@ -3,15 +3,20 @@
 import copy
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from obstore.store import MemoryStore
 
+from api.bucket import Bucket
 from api.errors import LaunchRejected
 from services.launch import kubernetes
 from services.launch.cluster import AppPhase, LaunchRequest
 from services.launch.kubernetes import KubernetesCluster
-from tests.builders import make_spec
+from services.reconciler import Reconciler
+from services.store import open_store
+from tests.builders import START, make_experiment, make_spec
 from tests.services.kube_server import KubeServer, kube_server
 from tests.services.test_appdef import request
 from tests.services.test_kubernetes_manifests import PLAIN
@@ -179,3 +184,16 @@ def test_events_of_what_waits_are_not_asked_for_at_every_look(
         now = 100.0 + later
         cluster.look()
         assert len(kube.looks) == asked
+
+
+def test_what_is_launched_carries_its_project(kube: KubeServer, cluster: KubernetesCluster, tmp_path: Path) -> None:
+    """For a person's `kubectl get pods -l`, a network policy and the chart's monitor of training pods; not for the trainer."""
+    store = open_store(f"sqlite:///{tmp_path}/solfa.db")
+    store.create(make_experiment().model_copy(update={"project": "speech-2"}), None, START)
+    Reconciler(store, cluster, Bucket(MemoryStore(), "memory://")).run_once()
+    store.close()
+    (job,) = kube.jobs.values()
+    labels = [job["metadata"]["labels"], *(pod["metadata"]["labels"] for pod in kube.pods.values())]
+    assert len(labels) == 2
+    assert {one["solfa.dev/project"] for one in labels} == {"speech-2"}
+    assert "speech-2" not in str([task["template"]["spec"] for task in job["spec"]["tasks"]])

@@ -12,7 +12,7 @@ from services.quotas import Quota
 from tests.services.running import Running, problem, running
 from tests.services.test_access import ADMIN, as_, issue
 
-NO_NAMES = ("Not A Project!", "", "Upper", "1st", "x" * 41, "two,names", "\x1b[31m" + "p" * 5000)
+NO_NAMES = ("Not A Project!", "", "Upper", "1st", "ends-in-", "x" * 41, "two,names", "\x1b[31m" + "p" * 5000)
 
 
 @pytest.fixture(scope="module")
