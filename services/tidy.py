@@ -2,7 +2,7 @@
 
 import logging
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -41,10 +41,11 @@ class Tidier:
 
     def __init__(self, store: ExperimentStore, cluster: Cluster, bucket: Bucket, keeper: LogKeeper) -> None:
         self._store, self._cluster, self._bucket, self._keeper = store, cluster, bucket, keeper
+        self._needed: dict[str, tuple[Experiment, frozenset[str]]] = {}  # by id, as the last pass found it of each record
 
     def tidy(self, apps: Mapping[str, AppStatus], live: Sequence[Experiment], now: datetime) -> int:
         """Look at `apps`, which were looked at before `live` was loaded. Returns how many were ended or removed."""
-        needed = {stage.attempt.app for experiment in live for stage in experiment.stages if stage.attempt and _is_needed(stage)}
+        needed = self._needed_by(live)
         loaded = {experiment.id: experiment for experiment in live}
         done = 0
         for app, status in apps.items():
@@ -56,6 +57,14 @@ class Tidier:
             except SolfaError as error:
                 logger.warning("app %s is left for the next pass: %s", app, error.message)
         return done
+
+    def _needed_by(self, live: Sequence[Experiment]) -> frozenset[str]:
+        """Apps that are still to be looked at by `decide`; of a record that has not changed, what was found before."""
+        kept = self._needed
+        self._needed = {
+            one.id: kept[one.id] if one.id in kept and kept[one.id][0] is one else (one, frozenset(_needed(one))) for one in live
+        }
+        return frozenset().union(*(apps for _, apps in self._needed.values()))
 
     def _whose(self, app: str, loaded: dict[str, Experiment]) -> Left | None:
         """None for an app whose name is none of ours."""
@@ -102,9 +111,11 @@ class Tidier:
                 self._bucket.delete_prefix(made)
 
 
-def _is_needed(stage: Stage) -> bool:
-    """Whether the newest attempt's app is still to be looked at by `decide`."""
-    return not stage.phase.terminal and stage.phase is not StagePhase.BLOCKED
+def _needed(experiment: Experiment) -> Iterator[str]:
+    """The newest attempt's app of each stage that still moves."""
+    for stage in experiment.stages:
+        if stage.attempt and not stage.phase.terminal and stage.phase is not StagePhase.BLOCKED:
+            yield stage.attempt.app
 
 
 def _may_linger(left: Left, now: datetime) -> bool:

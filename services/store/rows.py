@@ -28,12 +28,19 @@ def experiment_row(experiment: Experiment) -> dict[str, Any]:
         "id": experiment.id,
         "name": experiment.name,
         "project": experiment.project,
-        "phase": experiment.phase.value,
-        "version": experiment.version,
         "created_at": to_micros(experiment.created_at),
-        "cancel_requested_at": to_micros(experiment.cancel_requested_at) if experiment.cancel_requested_at else None,
         "spec_sha256": experiment.spec_sha256,
         "spec_text": experiment.spec_text,
+        **changing_columns(experiment),
+    }
+
+
+def changing_columns(experiment: Experiment) -> dict[str, Any]:
+    """Of `experiment_row`, all that a change can change."""
+    return {
+        "phase": experiment.phase.value,
+        "version": experiment.version,
+        "cancel_requested_at": to_micros(experiment.cancel_requested_at) if experiment.cancel_requested_at else None,
     }
 
 

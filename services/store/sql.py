@@ -40,7 +40,7 @@ from api.stages import StagePhase
 from services.store.audit import SqlAudit, note
 from services.store.database import LOCK_EVENTS, LOCK_QUOTA, advisory_lock, reading, writing
 from services.store.port import AuditStore, Change, Event, Idempotent, Lease, Listed, NewEvent, Page, TokenStore
-from services.store.rows import attempt_rows, experiment_row, from_micros, stage_rows, to_experiment, to_micros
+from services.store.rows import attempt_rows, changing_columns, experiment_row, from_micros, stage_rows, to_experiment, to_micros
 from services.store.schema import attempts, events, experiments, idempotency_keys, lease, stages, tokens
 from services.store.tokens import SqlTokens
 
@@ -159,7 +159,7 @@ class SqlStore:
                 if current != fence:
                     raise StaleFence("Another reconciler holds the lease now; this one's write was refused.")
             matches = self._ours & (experiments.c.id == experiment.id) & (experiments.c.version == experiment.version)
-            if connection.execute(update(experiments).where(matches), experiment_row(after)).rowcount == 0:
+            if connection.execute(update(experiments).where(matches), changing_columns(after)).rowcount == 0:
                 if connection.execute(select(experiments.c.id).where(self._ours, experiments.c.id == experiment.id)).first() is None:
                     raise _not_found(experiment.name)
                 raise _stale(experiment.name)
@@ -324,11 +324,11 @@ def _sync(  # a table, whose rows, their key, what was and what is to be
     added = [row for identity, row in new.items() if identity not in old]
     if added:
         connection.execute(insert(table), added)
-    for identity, record in old.items():
+    for identity in (identity for identity, record in old.items() if identity not in new or new[identity]["record"] != record):
         where = (mine, *(column == value for column, value in zip(key, identity, strict=True)))
         if identity not in new:
             connection.execute(delete(table).where(*where))
-        elif new[identity]["record"] != record:
+        else:
             connection.execute(update(table).where(*where), new[identity])
 
 
