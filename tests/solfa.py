@@ -18,6 +18,9 @@ from tests.services.waiting import wait_for
 COMMAND = [sys.executable, "-m", "services.cli"]
 Part = Literal["services", "supervisors", "programs"]
 
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell has it for what it runs behind, and as a program would inherit it
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 
 @dataclass
 class Solfa:
