@@ -108,6 +108,9 @@ class Account(Group):
 class Training(Group):
     queue: str = Field(default="default", min_length=1)
     """Volcano's queue for training jobs."""
+    slots: int = Field(default=0, ge=0)
+    """How many attempts that queue has room for at once, if they are few: an experiment's baselines, which are large, then leave one to its
+    search, and weights do not wait for them. 0: any number; baselines begin beside the search."""
     priority_class: str = Field(default="", pattern=NAME)
     """Of training pods."""
     node_selector: Environment = {}

@@ -55,7 +55,7 @@ class Terms:
     compute: Compute
     backoff: Backoff
     slots: int | None = None
-    """Attempts that the cluster runs at once; None: it has a queue of its own."""
+    """Attempts that the cluster has room for at once; None: any number."""
 
 
 def decide(experiment: Experiment, stage: Stage, seen: Observation, terms: Terms, now: datetime) -> Move | None:  # noqa: PLR0911  # rows of a table

@@ -144,7 +144,7 @@ def open_service(settings: Settings) -> Iterator[Service]:
 def open_cluster(settings: Settings, bucket_url: str) -> Cluster:
     """What the settings name. Raises ClusterUnavailable where it cannot be worked with."""
     if settings.cluster == "local":
-        return LocalCluster(settings.apps, bucket_url, settings.slots, reach=settings.reach)
+        return LocalCluster(settings.apps, bucket_url, settings.slots or 1, reach=settings.reach)
     from services.launch.kubernetes import KubernetesCluster  # noqa: PLC0415  # a second of imports, which a laptop does not need
 
     cluster = KubernetesCluster(place(settings, bucket_url))
@@ -177,6 +177,7 @@ def place(settings: Settings, bucket_url: str) -> Place:
         data_claims=settings.data_claims,
         reach=settings.reach,
         metrics_port=settings.trainer_metrics_port,
+        slots=settings.slots,
     )
 
 

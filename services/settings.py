@@ -82,8 +82,9 @@ class Settings(BaseModel):
     """`sqlite:///path` or `postgresql+psycopg://user@host/name`; empty: SQLite in `home`."""
     bucket_url: str = ""
     """`file:///folder` or `s3://name/prefix`; empty: a folder in `home`."""
-    slots: int = Field(default=1, ge=1)
-    """Attempts that run at once on this machine."""
+    slots: int | None = Field(default=None, ge=1)
+    """Attempts that run at once on this machine; not set: 1. On Kubernetes, where Volcano's queue decides, how many it has room for, if
+    they are few: an experiment's baselines then leave one to its search, and weights do not wait for them; not set: any number."""
     reconcile: bool = True
     """Whether this process moves experiments on, or only answers."""
     check_sources: bool = True

@@ -102,7 +102,7 @@ def _detach(settings: Settings) -> None:
     from api.client import Client  # noqa: PLC0415  # as in connection.py
 
     log = settings.home / "service.log"
-    command = [sys.executable, "-P", "-m", "services.cli", "up", "--home", str(settings.home), "--slots", str(settings.slots)]
+    command = [sys.executable, "-P", "-m", "services.cli", "up", "--home", str(settings.home), "--slots", str(settings.slots or 1)]
     with log.open("ab") as file:
         process = subprocess.Popen(  # noqa: S603  # a list of our own, no shell
             [*command, "--host", settings.host, "--port", str(settings.port)],

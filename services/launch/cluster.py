@@ -63,7 +63,7 @@ class Cluster(Protocol):
     """Every call is idempotent by the app's name. Raises LaunchRejected (for good) or ClusterUnavailable (try again)."""
 
     slots: int | None
-    """Attempts that it runs at once, the first that was launched first; None: it has a queue of its own."""
+    """Attempts that it has room for at once, as far as is known; None: any number."""
 
     def launch(self, request: LaunchRequest) -> None:
         """Start the app, or find it started by an earlier call with the same request."""

@@ -35,10 +35,9 @@ logger = logging.getLogger(__name__)
 class KubernetesCluster:
     """Attempts as Volcano jobs of one namespace, as `place` says. `client` is of the cluster; None: as the environment says."""
 
-    slots: int | None = None  # Volcano's queue has room for any number
-
     def __init__(self, place: Place, client: ApiClient | None = None) -> None:
         self._place, self._client = place, client or connect()
+        self.slots = place.slots
         self._server = ApiServer(self._client, place.namespace)
         self._logs = PodLogs(self._server)
         self._runner = Runner("torchx", {SCHEDULER: lambda session, **_: KubernetesScheduler(session, client=self._client)})

@@ -70,6 +70,8 @@ class Place:
     """What training pods may read for a spec."""
     metrics_port: int = 0
     """On which training pods answer Prometheus; 0: they do not."""
+    slots: int | None = None
+    """Attempts that the queue has room for at once, where an operator says so; the queue itself is asked for more all the same."""
 
     @property
     def selector(self) -> str:

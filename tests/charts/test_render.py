@@ -186,6 +186,7 @@ def test_what_a_project_may_have_and_read_reaches_the_service() -> None:
     assert settings.quotas == {"speech": Quota(experiments=5, gpus=64), "*": Quota(replicas=8)}
     assert settings.reach.roots == ("/data/pile", "/data/code")
     assert settings.quota_of_requests == 3_000_000
+    assert place(settings, settings.bucket).slots == 4
     assert settings.trusted_proxies == ("10.244.0.0/16", "10.0.0.5")
 
 

@@ -67,8 +67,8 @@ def namespace() -> Iterator[Namespace]:
 
 @pytest.fixture(scope="module")
 def release(namespace: Namespace, images: Images, object_store: ObjectStore) -> Iterator[Release]:
-    """The chart, installed in a namespace of its own with SQLite and this machine's S3."""
-    with installed(namespace, images, object_store) as made:
+    """The chart, installed in a namespace of its own with SQLite and this machine's S3, told that there is room for one attempt."""
+    with installed(namespace, images, object_store, "training.slots=1") as made:
         yield made
 
 

@@ -62,6 +62,11 @@ def test_a_posted_spec_becomes_weights(release: Release, namespace: Namespace, o
     assert [(stage.name, stage.phase.value, len(stage.attempts)) for stage in record.stages] == [
         (name, "succeeded", 1) for name in STAGES
     ], namespace.describe()
+    by_name = {stage.name: stage for stage in record.stages}
+    weights_at, baseline_at = by_name["proxy"].finished_at, by_name["baseline-uniform"].attempts[0].launched_at
+    assert weights_at
+    assert baseline_at
+    assert weights_at < baseline_at  # with room for one, a baseline does not begin beside the search
     bucket = object_store.bucket(namespace.name)
     assert all(bucket.exists(keys.result(record.id, name)) for name in STAGES)
 

@@ -55,6 +55,7 @@
 {{- with .Values.service.trustedProxies }}{{ $_ := set $plain "SOLFA_TRUSTED_PROXIES" (join "," .) }}{{ end }}
 {{- with include "solfa.bucketClaim" . }}{{ $_ := set $plain "SOLFA_BUCKET_CLAIM" . }}{{ end }}
 {{- with include "solfa.bucketSecret" . }}{{ $_ := set $plain "SOLFA_TRAINER_SECRET" . }}{{ end }}
+{{- with .Values.training.slots }}{{ $_ := set $plain "SOLFA_SLOTS" (toString (int .)) }}{{ end }}
 {{- with .Values.training.priorityClass }}{{ $_ := set $plain "SOLFA_PRIORITY_CLASS" . }}{{ end }}
 {{- with .Values.training.dataClaims }}{{ $_ := set $plain "SOLFA_DATA_CLAIMS" (toJson .) }}{{ end }}
 {{- with .Values.training.nodeSelector }}{{ $_ := set $plain "SOLFA_NODE_SELECTOR" (toJson .) }}{{ end }}
