@@ -2,11 +2,12 @@
 
 from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
 from api.experiment import Experiment, Stage
-from api.stages import StagePhase
+from api.stages import StageKind, StagePhase
 from services.decide import Terms, decide
 from services.launch.cluster import AppPhase, AppStatus
 from services.observation import Observation
@@ -19,12 +20,13 @@ P = StagePhase
 TERMS = Terms(make_spec().compute.default, Backoff())
 
 
-def carried_out(experiment: Experiment, slots: int | None) -> list[list[str]]:
-    """Which stages ran together, round by round, where `slots` attempts run at once in the order in which they were launched."""
+def carried_out(experiment: Experiment, slots: int | None, order: int = 1) -> list[list[str]]:
+    """Which stages ran together, round by round, where `slots` attempts run at once in the order in which they were launched; `order` -1:
+    a pass comes upon the last stage first."""
     rounds: list[list[str]] = []
     now, queue = START, list[str]()
     while any(not stage.phase.terminal for stage in experiment.stages):
-        for name in [stage.name for stage in experiment.stages]:
+        for name in [stage.name for stage in experiment.stages][::order]:
             experiment, launched = passed(experiment, name, slots)
             queue += [name] * launched
         running, queue = queue[:slots], queue[slots:] if slots else []
@@ -55,6 +57,10 @@ def passed(experiment: Experiment, name: str, slots: int | None) -> tuple[Experi
     return apply(experiment, stage, move, START), move.phase is P.LAUNCHING
 
 
+def of_plan(changes: dict[str, Any]) -> list[str]:
+    return [stage.name for stage in make_experiment(**changes).stages]
+
+
 def weights_after(experiment: Experiment, slots: int | None) -> int:
     """Rounds until the weights are there."""
     return [experiment.final_proxy.name in running for running in carried_out(experiment, slots)].index(True)
@@ -68,6 +74,16 @@ def test_the_weights_come_as_soon_as_if_there_were_nothing_else(plan: str, slots
     assert weights_after(experiment, slots) == weights_after(alone, None)
     done = [name for running in carried_out(experiment, slots) for name in running]
     assert sorted(done) == sorted(stage.name for stage in experiment.stages)
+
+
+@pytest.mark.parametrize("plan", [name for name, changes in PLANS.items() if "main" in of_plan(changes)])
+@pytest.mark.parametrize("order", [1, -1])
+def test_the_large_model_on_the_weights_goes_before_its_baselines_in_whatever_order_a_pass_comes_upon_them(plan: str, order: int) -> None:
+    """It comes upon baselines that gave way first: those that wait for the search itself it passes over until that has ended."""
+    experiment = make_experiment(**PLANS[plan])
+    done = [name for (name,) in carried_out(experiment, 1, order)]
+    baselines = {stage.name for stage in experiment.stages if stage.plan.kind is StageKind.BASELINE}
+    assert baselines.isdisjoint(done[: done.index("main")])
 
 
 def test_what_is_not_of_the_search_uses_the_slots_that_the_search_leaves() -> None:
