@@ -46,6 +46,13 @@ def test_what_failed_at_length_is_in_sight_and_broken_into_lines(narrow: Running
     assert right <= PHONE["width"]
 
 
+def test_how_long_each_stage_took_is_in_sight_where_none_has_anything_to_say(narrow: Running, visit: Open) -> None:
+    seed(narrow, "silent", PILE[:3])
+    page = visit(address(narrow, "/experiments/silent"), viewport=PHONE)
+    expect(page.locator("#stages").get_by_role("columnheader", name="Time")).to_be_in_viewport(ratio=1)
+    assert sides(page.locator("#stages tbody tr").first.locator(".number").first)[1] <= PHONE["width"]
+
+
 def test_the_list_shows_when_each_was_created(narrow: Running, visit: Open) -> None:
     narrow.store.create(make_experiment("xaaaaaaaaaa", "a-very-very-very-very-very-very-very-abx"), None, START)
     page = visit(address(narrow, "/?name_prefix=a-very"), viewport=PHONE)
