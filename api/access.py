@@ -73,6 +73,8 @@ class TokenView(BaseModel):
     experiment_id: str | None
     created_at: datetime
     created_by: str
+    issued_with: str | None = None
+    """Id of the token that it was issued with, and is revoked with; None: there was none, but the settings' or the database itself."""
     expires_at: datetime | None
     revoked_at: datetime | None
     last_used_at: datetime | None
@@ -83,6 +85,15 @@ class TokenView(BaseModel):
         if self.revoked_at is not None:
             return "revoked"
         return "expired" if self.expires_at is not None and self.expires_at <= now else "live"
+
+
+class RevokedToken(TokenView):
+    """A token that has been revoked, and what ended with it."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+    with_it: list[TokenView]
+    """Those that were issued with it, or with one of them, and had not been revoked before."""
 
 
 class IssuedToken(TokenView):

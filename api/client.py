@@ -16,7 +16,7 @@ from urllib.parse import quote
 import httpx
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from api.access import PROJECT_HEADER, AuditEntry, AuditPage, IssuedToken, NewToken, TokenList, TokenView
+from api.access import PROJECT_HEADER, AuditEntry, AuditPage, IssuedToken, NewToken, RevokedToken, TokenList, TokenView
 from api.errors import BadRequest, NotFound, NotReady, ServiceUnreachable, SolfaError
 from api.experiment import ExperimentPhase
 from api.plan import Plan
@@ -223,8 +223,9 @@ class Client:
                 return
             cursor = {"cursor": page.next_cursor}
 
-    def revoke_token(self, token_id: str) -> TokenView:
-        return _understood(TokenView, self._request("DELETE", f"{TOKENS}{_path(token_id)}").content)
+    def revoke_token(self, token_id: str, alone: bool = False) -> RevokedToken:
+        """And, unless `alone`, those that were issued with it."""
+        return _understood(RevokedToken, self._request("DELETE", f"{TOKENS}{_path(token_id)}", params={"alone": alone}).content)
 
     def data(self, experiment: str) -> DataView:
         """The prepared domains. Raises NotReady while they are not there."""

@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from api.access import TOKEN_PREFIX, IssuedToken, NewToken, Scope, TokenView
+from api.access import TOKEN_PREFIX, IssuedToken, NewToken, RevokedToken, Scope, TokenView
 from api.errors import StoreError, Unauthorized
 from services.access.changes import change_by
 from services.access.principal import ADMINISTRATOR, Principal
@@ -57,6 +57,7 @@ class Tokens:
             experiment_id=experiment_id,
             created_at=now,
             created_by=by.name,
+            issued_with=by.token_id,
             expires_at=min((end for end in (asked_end, by.expires_at) if end), default=None),
             revoked_at=None,
             last_used_at=None,
@@ -69,13 +70,17 @@ class Tokens:
         by.check(Scope.ADMIN)
         return self._store.tokens.all(by.project)
 
-    def revoke(self, token_id: str, by: Principal) -> TokenView:
-        """Of use nowhere from now on; on other replicas after some seconds. Raises NotFound."""
+    def revoke(self, token_id: str, by: Principal, alone: bool = False) -> RevokedToken:
+        """Of use nowhere from now on, on other replicas after some seconds; nor, unless `alone`, is what was issued with it.
+
+        Raises NotFound.
+        """
         by.check(Scope.ADMIN)
-        view = self._store.tokens.revoke(token_id, by.project, change_by(by, "revoke_token", self._clock(), {"token": token_id}))
+        change = change_by(by, "revoke_token", self._clock(), {"token": token_id})
+        view, *others = self._store.tokens.revoke(token_id, by.project, change, alone)
         with self._lock:
             self._seen.clear()
-        return view
+        return RevokedToken(**view.model_dump(), with_it=others)
 
     def principal(self, secret: str, *, while_away: bool = False) -> Principal:
         """Whose `secret` is. Raises Unauthorized, the same for what is wrong, expired or revoked; StoreError, but `while_away` is for what

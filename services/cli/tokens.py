@@ -18,7 +18,7 @@ from services.settings import Settings
 
 _RULES = {
     "name": "NAME starts with a letter or a digit and holds those, spaces, `.`, `_`, `@` and `-`, at most 64",
-    "project": "--project starts with a lower-case letter and holds lower-case letters, digits and dashes, at most 40",
+    "project": "--project starts with a lower-case letter, ends in one or in a digit, and holds those and dashes, at most 40",
     "experiment": "--weights is the name or the id of an experiment, at most 64 letters",
 }
 tokens_app = typer.Typer(help="Tokens: who may do what, where the service asks for one.", no_args_is_help=True)
@@ -101,9 +101,13 @@ def list_tokens(url: Url = None, home: Home = None, as_json: AsJson = False) -> 
 
 @tokens_app.command("revoke")
 def revoke(
-    token: Annotated[str, typer.Argument(help="Its id, as `solfa token list` shows it.")], url: Url = None, home: Home = None
+    token: Annotated[str, typer.Argument(help="Its id, as `solfa token list` shows it.")],
+    alone: Annotated[bool, typer.Option("--alone", help="Leave those that were issued with it until they expire.")] = False,
+    url: Url = None,
+    home: Home = None,
 ) -> None:
-    """Revoke a token: of use nowhere from now on; open streams end within seconds."""
+    """Revoke a token and those that were issued with it: of use nowhere from now on; open streams end within seconds."""
     with connect(url, home) as client:
-        view = client.revoke_token(token)
-    out.print(f"Token {view.id} of {view.name} is revoked.")
+        view = client.revoke_token(token, alone)
+    others = ", ".join(f"{one.id} of {one.name}" for one in view.with_it)
+    out.print(f"Token {view.id} of {view.name} is revoked{f', and what was issued with it: {others}' if others else ''}.", soft_wrap=True)

@@ -2,10 +2,10 @@
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Path, Request, Response
+from fastapi import APIRouter, Path, Query, Request, Response
 from starlette.concurrency import run_in_threadpool
 
-from api.access import IssuedToken, NewToken, TokenList, TokenView
+from api.access import IssuedToken, NewToken, RevokedToken, TokenList
 from services.problems import documented
 from services.routes.body import read_model
 from services.routes.context import Service
@@ -46,9 +46,13 @@ def tokens(service: Service) -> TokenList:
 @router.delete(
     "/{token}",
     operation_id="revoke_token",
-    summary="Revoke a token; a second time is harmless",
-    response_description="As it is now.",
+    summary="Revoke a token, and those that were issued with it; a second time is harmless",
+    response_description="As it is now, and what ended with it.",
     responses=documented(404, 422),
 )
-def revoke(service: Service, token: TokenRef) -> TokenView:
-    return service.tokens.revoke(token, service.principal)
+def revoke(
+    service: Service,
+    token: TokenRef,
+    alone: Annotated[bool, Query(description="Leave those that were issued with it until they expire.")] = False,
+) -> RevokedToken:
+    return service.tokens.revoke(token, service.principal, alone)

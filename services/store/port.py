@@ -103,7 +103,8 @@ class AuditStore(Protocol):
 class TokenStore(Protocol):
     """Raises StoreUnavailable."""
 
-    def add(self, row: TokenRow, change: Change) -> None: ...
+    def add(self, row: TokenRow, change: Change) -> None:
+        """Raises Unauthorized where the token that it is issued with has been revoked by now."""
 
     def find(self, sha256: str) -> TokenRow | None:
         """By the hash of its secret, whatever has become of it."""
@@ -111,8 +112,9 @@ class TokenStore(Protocol):
     def all(self, project: str | None) -> list[TokenView]:
         """Of a project, or of every one, newest first."""
 
-    def revoke(self, token_id: str, project: str | None, change: Change) -> TokenView:
-        """A second time is harmless. Raises NotFound."""
+    def revoke(self, token_id: str, project: str | None, change: Change, alone: bool = False) -> list[TokenView]:
+        """It, and then what ended with it: unless `alone`, all that were issued with it, directly or not. A second time is harmless.
+        Raises NotFound."""
 
     def used(self, token_id: str, at: datetime) -> None: ...
 

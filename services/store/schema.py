@@ -8,7 +8,7 @@ from sqlalchemy import BigInteger, Column, ForeignKey, Index, Integer, MetaData,
 
 from api.access import DEFAULT_PROJECT
 
-HEAD = "0003"
+HEAD = "0004"
 """The newest migration, so that opening an up-to-date database need not load Alembic."""
 
 metadata = MetaData()
@@ -101,6 +101,7 @@ tokens = Table(  # of callers, by hash; a service for one person on one machine 
     Column("expires_at", BigInteger),
     Column("revoked_at", BigInteger),
     Column("last_used_at", BigInteger),
+    Column("issued_with", String(16)),  # another token's id; null: an administrator of the settings, or nobody who had one
     Index("tokens_newest", "created_at", "id"),
 )
 

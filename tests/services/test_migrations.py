@@ -13,7 +13,10 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import inspect, text
 
+from api.access import NewToken, Scope
 from api.errors import NotFound, StoreTooNew
+from services.access.principal import LOCAL
+from services.access.tokens import Tokens
 from services.store import Idempotent, database, migrate, open_store
 from services.store.schema import HEAD, metadata
 from tests.builders import START, make_experiment
@@ -116,6 +119,20 @@ def test_what_an_older_version_stored_is_there_after_an_upgrade_and_in_the_defau
         store.within("other").get("old")
     store.delete(made.id)  # foreign keys count again
     assert store.events(made.id, 0, 10) == []
+    store.close()
+
+
+def test_what_was_issued_with_a_token_before_they_knew_is_found_in_the_audit_record(database_url: str) -> None:
+    store = open_store(database_url)
+    tokens = Tokens(store, "", lambda: START)
+    chief = tokens.issue(NewToken(name="chief", scope=Scope.ADMIN), LOCAL)
+    member = tokens.issue(NewToken(name="member", scope=Scope.READ), tokens.principal(chief.secret))
+    store.close()
+    downgrade(database_url, "0003")
+    migrate(database_url)
+    store = open_store(database_url)
+    assert {view.name: view.issued_with for view in store.tokens.all(None)} == {"chief": None, "member": chief.id}
+    assert [view.id for view in Tokens(store, "", lambda: START).revoke(chief.id, LOCAL).with_it] == [member.id]
     store.close()
 
 

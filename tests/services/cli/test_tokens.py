@@ -58,5 +58,13 @@ def test_the_first_token_is_made_before_the_service_starts_and_makes_the_others(
     assert "this needs admin" in with_token(alice).error("token", "list", code=9)
     assert with_token(secret).run("token", "revoke", shown["alice"]["id"]) == f"Token {shown['alice']['id']} of alice is revoked.\n"
     assert "has expired or was revoked" in with_token(alice).error("list", code=9)
+
+    chief = with_token(secret).result("token", "create", "chief", "--scope", "admin", "--project", "speech").stdout.strip()
+    with_token(chief).run("token", "create", "nightly")
+    shown = {view["name"]: view["id"] for view in lines(with_token(secret).run("token", "list", "--json"))}
+    gone = f"Token {shown['chief']} of chief is revoked"
+    assert with_token(secret).run("token", "revoke", shown["chief"], "--alone") == f"{gone}.\n"
+    also = f", and what was issued with it: {shown['nightly']} of nightly.\n"
+    assert with_token(secret).run("token", "revoke", shown["chief"]) == gone + also
     found = wait_for(lambda: running(solfa.home))
     assert secret not in (solfa.home / "service.log").read_text() + (solfa.home / "service.json").read_text() + found.url
