@@ -29,10 +29,14 @@ def submit_all(service: Running) -> None:
     service.submit("live", {"steps": 6, "hang": {"proxy": [1]}}, compute={"default": {"replicas": {"min": 1, "max": 128}}})
     service.submit("broken", {"permanent": ["reference"]})
     service.submit("done", {"steps": 6})
-    for number in range(8):
-        behaviour = {"permanent": ["prepare"]} if number % 2 else {"hang": {"prepare": [1]}}
-        service.submit(f"lost-{number}", behaviour, comparison={"mixtures": []})
-    for name in ("done", "broken", "lost-1", "lost-3", "lost-5", "lost-7"):
+    for number in range(4):
+        for name, behaviour in (
+            ("hung", {"hang": {"prepare": [1]}}),
+            ("lost", {"permanent": ["prepare"]}),
+            ("over", {"permanent": ["prepare"]}),
+        ):
+            service.submit(f"{name}-{number}", behaviour, comparison={"mixtures": []})
+    for name in ("done", "broken", *(f"{name}-{number}" for name in ("lost", "over") for number in range(4))):
         service.until(name)
     service.until_stage("live", "proxy", "running")
     for path in ("/live/weights/history", "/live/weights/current"):
