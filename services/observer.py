@@ -56,11 +56,12 @@ class Observer:
             return Observation(stand_in=self._stand_in(experiment, stage))
         app = self._apps.get(attempt.app, ABSENT)  # as of before all that follows: what an ended one had committed is there to be seen
         key = keys.result(experiment.id, stage.name)
-        if self._bucket.exists(key):
-            return Observation(app, committed=key)
+        committed = self._bucket.exists(key)
+        report = self._report(experiment, stage, attempt.number) if stage.phase is StagePhase.RUNNING else None
+        if committed:
+            return Observation(app, committed=key, report=report)  # what it last said, such as a restart, is heard though it is done
         over = app.phase in ENDED or app.crashes
         failure = self._failure(experiment, stage, attempt.number) if over else None
-        report = self._report(experiment, stage, attempt.number) if stage.phase is StagePhase.RUNNING else None
         reported_at = report.updated_at if report else None
         if reported_at:
             self._heard[attempt.app] = reported_at

@@ -133,7 +133,7 @@ def test_what_the_chart_installs_shows_a_search(watched_release: Release, namesp
     boards = [text for one in namespace.get("configmaps", "grafana_dashboard=1") for text in one["data"].values()]
     assert len(boards) == 3
 
-    proxy = {"steps": 400, "global_batch": 8, "micro_batch": 4, "save_every": 200, "evaluate_every": 100}
+    proxy = {"steps": 1500, "global_batch": 8, "micro_batch": 4, "save_every": 500, "evaluate_every": 500}
     with followed(list(monitors.values()), namespace, tmp_path) as jobs, prometheus(tmp_path, jobs, rules) as server:
         with watched_release.client() as client:
             changes = {"training": {"proxy": proxy}, "compute": {"default": {**COMPUTE, "peak_flops": 1e11}}}
@@ -143,7 +143,7 @@ def test_what_the_chart_installs_shows_a_search(watched_release: Release, namesp
         wait_for(lambda: server.value('solfa_experiment_step{stage="proxy"} > 0'), 600, 0.5)
         names = [pod["metadata"]["name"] for pod in namespace.get("pods", "solfa.dev/stage=proxy")]
         namespace.kubectl("delete", "pod", next(name for name in names if "-trainer-1-" in name), "--wait=false")
-        wait_for(lambda: server.value("sum(solfa_elastic_restarts_total) > 0"), 600, 0.5)
+        wait_for(lambda: server.value("sum(solfa_elastic_restarts_total) > 0"), 300, 0.5)
         wait_for(lambda: server.value("increase(solfa_submit_to_weights_seconds_count[1h] offset 3s) > 0"), 600, 0.5)
         end = float(server.value("time()")[0])
         empty = [

@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from api import keys
 from api.bucket import Bucket, open_bucket
 from api.errors import BucketUnavailable
 from api.experiment import Attempt, Experiment
+from api.stage_config import StageReport
 from api.stages import StagePhase, StageReason
 from services.ahead import Ahead, Wanted
 from services.launch.cluster import AppPhase, AppStatus
@@ -115,3 +117,16 @@ def test_what_a_pass_did_not_ask_for_is_not_taken_for_what_the_next_one_sees(sto
         assert looks.look(record, record.stages[0]).app.phase is AppPhase.CANCELLED
         later = record.stages[0].model_copy(update={"first_launched_at": START + timedelta(days=1)})
         assert looks.look(record, later).app.phase is AppPhase.CANCELLED, "asked for twice: looked at anew"
+
+
+def test_what_an_attempt_said_last_is_heard_with_its_result(store: ExperimentStore) -> None:
+    """A restart just before the end, which no pass has seen by itself, is counted then."""
+    bucket, record = open_bucket("memory://"), running(0)
+    said = StageReport(attempt=1, updated_at=START, activity="training", restarts=2, world_size=1)
+    bucket.put(keys.attempt_report(record.id, "prepare", 1), said.model_dump_json().encode())
+    bucket.put(keys.result(record.id, "prepare"), b"{}")
+    with ahead(store, bucket) as looks:
+        looks.begin([], apps_of([record]))
+        seen = looks.look(record, record.stages[0])
+    assert seen.committed == keys.result(record.id, "prepare")
+    assert seen.report == said
