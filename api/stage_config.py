@@ -67,7 +67,7 @@ class StageReport(Message):
     unit: str = "steps"
     world_size: int = 1
     restarts: int = 0
-    """Elastic restarts within this attempt."""
+    """Restarts of all processes within this attempt, those of torchrun's agent itself among them."""
     resumed_from: int = 0
     """Step of the train state that this attempt began with."""
     loss: float | None = None

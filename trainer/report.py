@@ -6,6 +6,8 @@ from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, Self
 
+from pydantic import ValidationError
+
 from api import keys
 from api.bucket import Bucket
 from api.errors import SolfaError
@@ -58,9 +60,21 @@ class Reporter:
 
     def __enter__(self) -> Self:
         if self._writes:
+            self._count_on()
             self._write()
             self._thread.start()
         return self
+
+    def _count_on(self) -> None:
+        """An agent that itself starts again counts from 0: how often this attempt had begun before is in what it said last."""
+        try:
+            blob = self._bucket.find(self._key)
+            before = StageReport.model_validate_json(blob.data).restarts if blob else None
+        except (SolfaError, ValidationError) as error:
+            log.warning("restarts are counted from here, because the report before cannot be read: %s", error)
+            return
+        if before is not None:
+            self._report = self._report.model_copy(update={"restarts": max(self._report.restarts, before + 1)})
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._done.set()

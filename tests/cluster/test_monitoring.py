@@ -133,7 +133,7 @@ def test_what_the_chart_installs_shows_a_search(watched_release: Release, namesp
     boards = [text for one in namespace.get("configmaps", "grafana_dashboard=1") for text in one["data"].values()]
     assert len(boards) == 3
 
-    proxy = {"steps": 1500, "global_batch": 8, "micro_batch": 4, "save_every": 500, "evaluate_every": 500}
+    proxy = {"steps": 800, "global_batch": 8, "micro_batch": 4, "save_every": 400, "evaluate_every": 400}
     with followed(list(monitors.values()), namespace, tmp_path) as jobs, prometheus(tmp_path, jobs, rules) as server:
         with watched_release.client() as client:
             changes = {"training": {"proxy": proxy}, "compute": {"default": {**COMPUTE, "peak_flops": 1e11}}}

@@ -91,6 +91,16 @@ def test_fields_last_until_they_are_given_anew_and_leaving_writes_the_last_word(
     assert (ended.activity, ended.step, ended.total, ended.loss, ended.epochs) == ("saving", 3, 10, 1.5, {"easy": 0.5})
 
 
+def test_restarts_are_counted_on_where_the_agent_itself_starts_again(config: StageConfig) -> None:
+    bucket, key = Bucket(MemoryStore(), "memory://"), keys.attempt_report(config.experiment_id, config.plan.name, config.attempt)
+    for agents_count, counted in ((0, 0), (1, 1), (0, 2), (1, 3), (7, 7)):
+        with Reporter(config, bucket, World(restarts=agents_count)):
+            assert read(bucket, config).restarts == counted
+    bucket.put(key, b"{")
+    with Reporter(config, bucket, World(restarts=1)):
+        assert read(bucket, config).restarts == 1
+
+
 def test_only_the_first_process_reports(config: StageConfig) -> None:
     bucket = Bucket(MemoryStore(), "memory://")
     with Reporter(config, bucket, World(rank=1, size=2)) as reporter:
