@@ -104,7 +104,12 @@ TRAINER = (
     Metric("solfa_trainer_rank", "gauge", "Rank of this pod's first process; the rest is told by rank 0.", OF_STAGE),
     Metric("solfa_trainer_attempt", "gauge", "Number of the attempt.", OF_STAGE),
     Metric("solfa_trainer_processes", "gauge", "Processes that train together.", OF_STAGE),
-    Metric("solfa_trainer_restarts", "gauge", "Elastic restarts within the attempt.", OF_STAGE),
+    Metric(
+        "solfa_trainer_restarts",
+        "gauge",
+        "Restarts of all processes within the attempt, those of torchrun's agent itself among them.",
+        OF_STAGE,
+    ),
     Metric("solfa_trainer_step", "gauge", "Steps done.", OF_STAGE),
     Metric("solfa_trainer_target_step", "gauge", "Steps to do.", OF_STAGE),
     Metric(
