@@ -7,6 +7,7 @@ import io
 import json
 import logging
 import re
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -36,7 +37,7 @@ log = logging.getLogger(__name__)
 EXTRA = "extra.json"
 
 
-_STATE = re.compile(r"\d+-a(\d+)")  # the last part of keys.state_prefix, with the attempt
+_STATE = re.compile(r"(\d+)-a(\d+)")  # the last part of keys.state_prefix: step and attempt
 
 
 @dataclass
@@ -79,10 +80,14 @@ class StateStore:
         return _progress(extra, pointer)
 
     def save(self, model: nn.Module, optimizer: torch.optim.Optimizer, progress: Progress) -> None:
-        """Write a state under a prefix of its own, then move the pointer to it. Raises Superseded when a newer attempt has moved it."""
+        """Write a state under a prefix of its own, then move the pointer to it. Raises Superseded when a newer attempt has moved it.
+
+        An attempt's processes may be there twice for a while, the former ones cut off on a node that is taken for dead: neither writes
+        where the other does, and the pointer stays with those that are further on.
+        """
         config, world = self._context.config, self._context.world
         prefix = keys.state_prefix(*self._ids, progress.step, config.attempt)
-        prefix = world.share(f"{prefix}{world.restarts}/")  # an elastic restart may save the same step again
+        prefix = world.share(f"{prefix}{uuid.uuid4().hex}/")
         try:
             self._write(prefix, model, optimizer, progress)
             world.barrier()
@@ -119,6 +124,10 @@ class StateStore:
             if before and before.attempt > attempt:
                 self._remove([prefix])
                 return f"Attempt {attempt} of {self._ids[1]} stops: a newer attempt has taken over its train state."
+            if before and before.attempt == attempt and before.step > progress.step:
+                self._remove([prefix])
+                log.warning("step %d is not saved: other processes of this attempt have saved step %d", progress.step, before.step)
+                return None
             try:
                 if found is None:
                     self._context.bucket.create(key, data)
@@ -127,15 +136,16 @@ class StateStore:
                 break
             except (AlreadyExists, EtagMismatch):
                 continue
-        self._remove(self._superfluous([prefix, before.state] if before else [prefix]))
+        self._remove(self._superfluous([prefix, before.state] if before else [prefix], progress.step))
         return None
 
-    def _superfluous(self, kept: list[str]) -> list[str]:
-        """All states but the newest, and the one before it (for a reader that had just looked): older ones, and what ended attempts left
-        half-written. What a newer attempt is writing is not ours to remove."""
+    def _superfluous(self, kept: list[str], step: int) -> list[str]:
+        """All states up to `step` but the newest, and the one before it (for a reader that had just looked): older ones, and what ended
+        attempts left half-written. What a newer attempt is writing is not ours to remove, nor what others are at that are further on."""
         folder = keys.latest_state(*self._ids).removesuffix("latest.json")
         names = {entry.key.removeprefix(folder).partition("/")[0] for entry in self._context.bucket.list(folder)}
-        ours = {name for name in names if (found := _STATE.fullmatch(name)) and int(found[1]) <= self._context.config.attempt}
+        found = [match for name in names if (match := _STATE.fullmatch(name))]
+        ours = {match[0] for match in found if int(match[1]) <= step and int(match[2]) <= self._context.config.attempt}
         return [f"{folder}{name}/" for name in sorted(ours - {state.removeprefix(folder).partition("/")[0] for state in kept})]
 
     def _remove(self, prefixes: list[str]) -> None:

@@ -162,16 +162,20 @@ def test_old_states_that_cannot_be_removed_do_no_harm(undisturbed: StageRunner, 
     assert equality.result(runner, "main") == equality.result(undisturbed, "main")
 
 
-FULL = {"a train state": "states/000000008-a1/0/__0_0.distcp", "the RNG": "states/000000008-a1/0/rng-0.pt"}
+FULL = {"a train state": "__0_0.distcp", "the RNG": "rng-0.pt"}
+
+
+def fill(states: Path, file: str) -> None:
+    """As if the disk were full when this file of the state of step 8 is written."""
+    (folder,) = states.glob("000000008-a1/*")
+    (folder / file).symlink_to("/dev/full")
 
 
 @pytest.mark.parametrize("what", FULL)
 def test_a_full_disk_is_told_and_harms_no_state(undisturbed: StageRunner, work: Path, what: str) -> None:
     runner = undisturbed.copy(work, "proxy")
-    path = runner.bucket.root / keys.stage_prefix(runner.experiment, "proxy") / FULL[what]
-    path.parent.mkdir(parents=True)
-    path.symlink_to("/dev/full")
-    attempt = runner.fork("proxy")
+    states = runner.bucket.root / keys.stage_prefix(runner.experiment, "proxy") / "states"
+    attempt = runner.fork("proxy", faults=[Fault("trainer.state:save", functools.partial(fill, states, FULL[what]), call=2)])
     assert attempt.wait() == NEVER, attempt.output
     said = runner.failure("proxy")
     assert (said.code, said.retryable) == ("out_of_space", False)

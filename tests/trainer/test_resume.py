@@ -106,7 +106,7 @@ def test_what_is_between_a_state_and_its_pointer_counts_for_nothing_and_is_clear
     assert runner.pointer("proxy").step == 4
     runner.finish("proxy", 3)
     assert runner.states("proxy") == ["000000008-a3", "000000012-a3"]
-    assert runner.pointer("proxy").state.endswith("/000000012-a3/0/")
+    assert "/000000012-a3/" in runner.pointer("proxy").state
     assert_same(runner, undisturbed, "proxy", work)
 
 

@@ -8,11 +8,14 @@ from obstore.store import MemoryStore
 
 from api import keys
 from api.bucket import Bucket, FileBucket
-from api.stage_config import StageConfig
+from api.stage_config import StageConfig, TrainStatePointer
 from tests.trainer import equality
 from tests.trainer.stage_runner import StageRunner
 from trainer import loop
 from trainer.__main__ import run
+from trainer.context import StageContext
+from trainer.report import Reporter
+from trainer.state import Progress, StateStore
 from trainer.world import World
 
 torch.set_num_threads(1)
@@ -64,4 +67,50 @@ def test_a_bucket_in_memory_holds_the_same_states_and_only_the_newest_two(
 def test_every_stage_of_the_undisturbed_run_kept_two_states(undisturbed: StageRunner) -> None:
     for stage in ("reference", "proxy", "main", "baseline-reference", "baseline-uniform"):
         assert undisturbed.states(stage) == ["000000008-a1", "000000012-a1"]
-        assert undisturbed.pointer(stage).state.endswith("/000000012-a1/0/")
+        assert "/states/000000012-a1/" in undisturbed.pointer(stage).state
+
+
+@pytest.fixture
+def context(undisturbed: StageRunner, tmp_path: Path) -> StageContext:
+    """Attempt 1 of a proxy that has saved nothing yet."""
+    bucket, world = Bucket(MemoryStore(), "memory://"), World(cache=tmp_path / "cache")
+    config = StageConfig.model_validate_json(undisturbed.bucket.get(keys.attempt_config(undisturbed.experiment, "proxy", 1)).data)
+    return StageContext(config, bucket, world, Reporter(config, bucket, world), world.cache)
+
+
+def save(context: StageContext, step: int, value: float) -> TrainStatePointer:
+    """One process's train state, all of whose parameters are `value`; the pointer then."""
+    model = torch.nn.Linear(2, 1)
+    torch.nn.init.constant_(model.weight, value)
+    StateStore(context).save(model, torch.optim.AdamW(model.parameters()), Progress(step=step))
+    key = keys.latest_state(context.config.experiment_id, "proxy")
+    return TrainStatePointer.model_validate_json(context.bucket.get(key).data)
+
+
+def restored(context: StageContext) -> tuple[int, float]:
+    """Step and value of the newest state."""
+    model = torch.nn.Linear(2, 1)
+    progress = StateStore(context).restore(model, torch.optim.AdamW(model.parameters()))
+    return progress.step, float(model.weight[0, 0].item())
+
+
+def test_two_that_save_the_same_step_of_an_attempt_write_apart(context: StageContext) -> None:
+    first = save(context, 8, 1.0)
+    files = {entry.key: context.bucket.get(entry.key).data for entry in context.bucket.list(first.state)}
+    assert save(context, 8, 2.0).state != first.state
+    assert {key: context.bucket.get(key).data for key in files} == files
+    assert restored(context) == (8, 2.0)
+
+
+def test_processes_of_an_attempt_that_are_behind_take_nothing_from_those_further_on(
+    context: StageContext, undisturbed: StageRunner, caplog: pytest.LogCaptureFixture
+) -> None:
+    save(context, 8, 1.0)
+    folder = keys.latest_state(context.config.experiment_id, "proxy").removesuffix("latest.json")
+    context.bucket.put(f"{folder}000000016-a1/x/half", b"of those further on")
+    assert save(context, 4, 2.0).step == 8
+    assert "step 4 is not saved: other processes of this attempt have saved step 8" in caplog.text
+    assert states(context.bucket, undisturbed) == {"000000008-a1", "000000016-a1"}
+    save(context, 12, 3.0)
+    assert states(context.bucket, undisturbed) == {"000000008-a1", "000000012-a1", "000000016-a1"}
+    assert restored(context) == (12, 3.0)
