@@ -1,13 +1,14 @@
 """A stage on two machines, as the launcher starts it: torchrun's elastic agents, here both on this one. What a cluster does beside is
 tested on a cluster."""
 
+import itertools
 import json
 import os
 import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
@@ -27,40 +28,53 @@ pytestmark = pytest.mark.slow
 COMPUTE = Compute.model_validate({"replicas": {"min": 1, "max": 2}})
 
 
-def agent_command(port: int, hosts: bool, arguments: list[str]) -> list[str]:
+def agent_command(port: int, hosts: bool, address: str, arguments: list[str]) -> list[str]:
     """The command of one pod, with what the cluster would put in its place."""
     rendered = [*elastic_torchrun("xtest-reference-1", COMPUTE, sys.executable), *arguments]
     rendered[rendered.index("--rdzv-endpoint") + 1] = f"127.0.0.1:{port}"
-    values = {"$(SOLFA_POD_IP)": "127.0.0.1", "$(SOLFA_HOSTS_RENDEZVOUS)": str(hosts).lower()}
+    values = {"$(SOLFA_POD_IP)": address, "$(SOLFA_HOSTS_RENDEZVOUS)": str(hosts).lower()}
     for name, value in values.items():
         rendered = [part.replace(name, value) for part in rendered]
     return rendered
 
 
+Agent = subprocess.Popen[bytes]
+
+
 @contextmanager
-def agents(runner: StageRunner, stage: str, number: int = 2) -> Iterator[list[subprocess.Popen[bytes]]]:
-    """Agents of attempt 1 of `stage`, each in a session of its own, the first with the rendezvous; killed at the end."""
+def starting(runner: StageRunner, stage: str) -> Iterator[Callable[[str], Agent]]:
+    """Starts an agent of attempt 1 of `stage` at an address, in a session of its own, the first with the rendezvous; all are killed at the
+    end. Its log is `agentN.log`, counted from 0."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    arguments = ["--bucket", runner.bucket.url, "--config", runner.config(stage)]
+    arguments, number = ["--bucket", runner.bucket.url, "--config", runner.config(stage)], itertools.count()
     with ExitStack() as stack:
-        started = []
-        for index in range(number):
+
+        def start(address: str) -> Agent:
+            index = next(number)
             log = stack.enter_context((runner.bucket.root.parent / f"agent{index}.log").open("wb"))
             process = subprocess.Popen(
-                agent_command(port, index == 0, arguments),
+                agent_command(port, index == 0, address, arguments),
                 env={**os.environ, **ENVIRONMENT, "SOLFA_CACHE": str(runner.cache)},
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
             )
             stack.callback(lose, process)
-            started.append(process)
-        yield started
+            return process
+
+        yield start
 
 
-def lose(agent: subprocess.Popen[bytes]) -> None:
+@contextmanager
+def agents(runner: StageRunner, stage: str) -> Iterator[tuple[Agent, Agent]]:
+    """Two of them."""
+    with starting(runner, stage) as start:
+        yield start("127.0.0.1"), start("127.0.0.1")
+
+
+def lose(agent: Agent) -> None:
     """All of its machine dies at once."""
     workers = workers_of(agent.pid)  # looked for before it dies: they are nobody's children after
     with suppress(ProcessLookupError):
@@ -114,6 +128,21 @@ def test_a_lost_machine_leaves_the_others_training_and_no_failure_behind(tmp_pat
     assert result.trained is not None
     assert result.trained.steps == 200
     assert runner.bucket.find(keys.attempt_failure("xtest", "reference", 1)) is None
+
+
+@pytest.mark.skipif(sys.platform == "darwin", reason="it has one loopback address")
+def test_restarts_are_counted_on_by_a_new_machine_whose_process_comes_first(tmp_path: Path) -> None:
+    """Ranks go by address: the lower one's process is the first, whose report it is, though its new agent has restarted nothing yet."""
+    runner = make_runner(tmp_path, steps=2000, save_every=20)
+    runner.run("prepare")
+    with starting(runner, "reference") as start:
+        _, second = start("127.0.0.2"), start("127.0.0.1")
+        wait_for(lambda: (seen := report(runner, "reference")) and seen.world_size == 2 and seen.step > 20, 200, every=0.2)
+        lose(second)
+        alone = wait_for(lambda: (seen := report(runner, "reference")) and seen.world_size == 1 and seen, 100, every=0.2)
+        start("127.0.0.1")
+        again = wait_for(lambda: (seen := report(runner, "reference")) and seen.world_size == 2 and seen, 100, every=0.2)
+    assert (alone.restarts, again.restarts) == (1, 2)
 
 
 def packers_of_shards(runner: StageRunner, processes: list[int]) -> list[int]:
