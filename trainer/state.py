@@ -140,12 +140,12 @@ class StateStore:
         return None
 
     def _superfluous(self, kept: list[str], step: int) -> list[str]:
-        """All states up to `step` but the newest, and the one before it (for a reader that had just looked): older ones, and what ended
-        attempts left half-written. What a newer attempt is writing is not ours to remove, nor what others are at that are further on."""
+        """All states but the newest, and the one before it (for a reader that had just looked): older ones, and what ended attempts left
+        half-written. Not ours to remove: what a newer attempt is writing, or processes of this one that are past `step`."""
         folder = keys.latest_state(*self._ids).removesuffix("latest.json")
         names = {entry.key.removeprefix(folder).partition("/")[0] for entry in self._context.bucket.list(folder)}
         found = [match for name in names if (match := _STATE.fullmatch(name))]
-        ours = {match[0] for match in found if int(match[1]) <= step and int(match[2]) <= self._context.config.attempt}
+        ours = {match[0] for match in found if (int(match[2]), int(match[1])) <= (self._context.config.attempt, step)}
         return [f"{folder}{name}/" for name in sorted(ours - {state.removeprefix(folder).partition("/")[0] for state in kept})]
 
     def _remove(self, prefixes: list[str]) -> None:

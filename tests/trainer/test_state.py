@@ -111,6 +111,7 @@ def test_processes_of_an_attempt_that_are_behind_take_nothing_from_those_further
     assert save(context, 4, 2.0).step == 8
     assert "step 4 is not saved: other processes of this attempt have saved step 8" in caplog.text
     assert states(context.bucket, undisturbed) == {"000000008-a1", "000000016-a1"}
+    context.bucket.put(f"{folder}000000016-a0/x/half", b"of an attempt that was killed")
     save(context, 12, 3.0)
     assert states(context.bucket, undisturbed) == {"000000008-a1", "000000012-a1", "000000016-a1"}
     assert restored(context) == (12, 3.0)
